@@ -364,9 +364,8 @@ def _open(address: MysqlAddress) -> Any:
 def _context(address: MysqlAddress, mode: str) -> ssl.SSLContext:
     options = address.options
     context = ssl.create_default_context(cafile=options.get("ssl-ca"))
-    context.verify_flags &= (
-        ~ssl.VERIFY_X509_STRICT
-    )  # certificates that a server made by itself do not pass it
+    # Certificates that a server made by itself do not pass it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = mode == "verify_identity"
     verify = mode in {"verify_ca", "verify_identity"} or "ssl-ca" in options
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE

@@ -265,9 +265,8 @@ def _mark_gone(
     """
     headers = list(_HEADER.finditer(text))
     states = [_state(source, answers) for source in case.sources.values()]
-    if len(headers) != len(
-        states
-    ):  # lists in one line, or headers within a text: no line is a source's for sure
+    # Lists in one line, or headers within a text: no line is a source's for sure.
+    if len(headers) != len(states):
         return text, []
     pieces: list[str] = []
     changes: list[CaseChange] = []

@@ -68,9 +68,8 @@ def _sql(findings: Sequence[Finding]) -> str:
         if finding.fix is not None:
             by_database.setdefault(finding.fix.database, []).append(finding)
     for database, group in by_database.items():
-        if (
-            not database.isprintable()
-        ):  # a command of psql ends with its line, and the next one may be a command, too
+        # A command of psql ends with its line, and the next one may be a command, too.
+        if not database.isprintable():
             lines += [
                 "-- No script can name this database. Connect to it by hand, and run what doctor prints.",
                 "",

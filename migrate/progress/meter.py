@@ -378,9 +378,8 @@ class Meter:
             left = tasks[-1].seconds_left
         if left is None:
             return None
-        left = max(
-            left, *(task.seconds_left or 0.0 for task in tasks), 0.0
-        )  # a burst before it made the pace higher
+        # A burst before it made the pace higher.
+        left = max(left, *(task.seconds_left or 0.0 for task in tasks), 0.0)
         moving = [stage for stage in self._stages if stage.name not in _LOOKING]
         waiting = sum(stage.weight for stage in moving if stage.state() == "waiting")
         begun = sum(stage.weight for stage in moving if stage.state() != "waiting")

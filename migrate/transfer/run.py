@@ -140,9 +140,8 @@ class _Transfer:
         else:
             self._move(order.tags)
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-tidy") as threads:
-            if all(
-                file.size_bytes < MIN_PART_BYTES for file in order.seals
-            ):  # then no upload is one of theirs
+            # Files as small are sent whole: no upload is one of theirs.
+            if all(file.size_bytes < MIN_PART_BYTES for file in order.seals):
                 self._stale_uploads = threads.submit(lambda: list(self._destination.uploads()))
             for file in order.seals:
                 if not self.counters.blocked:
@@ -156,9 +155,8 @@ class _Transfer:
         if any(self._present.get(file.key) != file.size_bytes for file in files):
             self._announce()
         pool = self._open_pool(FileMoves(self._lease, self.counters, self._progress, self._recheck))
-        largest_first = sorted(
-            files, key=lambda file: -file.size_bytes
-        )  # so that none is waited for at the end
+        # The largest first, so that none is waited for at the end.
+        largest_first = sorted(files, key=lambda file: -file.size_bytes)
         for _ in run_all(pool, largest_first, check=self._lease.check):
             pass
 

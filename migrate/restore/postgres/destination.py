@@ -370,8 +370,7 @@ def make_durable(url: str, secrets: Mapping[str, str], source: str) -> None:
     with contextlib.closing(connect(address)) as connection:
         try:
             connection.execute("SET synchronous_commit = on")
-            connection.execute(
-                "SELECT pg_catalog.txid_current()"
-            )  # without a number nothing would be written
+            # Without a number nothing would be written.
+            connection.execute("SELECT pg_catalog.txid_current()")
         except psycopg.Error as exc:
             raise translate(exc, address.url) from exc

@@ -287,9 +287,8 @@ def _write_entries(connection: sqlite3.Connection, entries: Sequence[SchemaEntry
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
     rows = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
-    locations = {
-        (kind, name): location for location, kind, name in rows
-    }  # by name each would be looked for from the start
+    # A statement for each name would search the table from its start.
+    locations = {(kind, name): location for location, kind, name in rows}
     for entry in entries:
         if (location := locations.get((entry.type, entry.name))) is not None:
             connection.execute(

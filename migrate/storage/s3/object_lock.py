@@ -80,9 +80,8 @@ class S3ObjectLock:
 
     def check_lock(self) -> None:
         """See ``ObjectLock.check_lock``."""
-        self._call(
-            "", "head_bucket", Bucket=self._bucket
-        )  # of a bucket that is not there MinIO says that it has no lock
+        # Of a bucket that is not there MinIO says that it has no lock.
+        self._call("", "head_bucket", Bucket=self._bucket)
         try:
             response = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
         except _NoLockError:

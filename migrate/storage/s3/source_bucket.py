@@ -225,9 +225,8 @@ class S3Bucket:
         if answer.response is None:
             return answer
         came_bytes = _size_of(answer.response, body=body)
-        if came_bytes == size_bytes or not (
-            body or came_bytes is None
-        ):  # other headers are those of another object
+        # Other headers are those of another object.
+        if came_bytes == size_bytes or not (body or came_bytes is None):
             return answer
         request = replace(answer.request, headers={**answer.request.headers, **_AS_STORED})
         stored = self.requests.again(Job(answer.item, request), self._ask_tags)

@@ -146,9 +146,8 @@ def _read_collations(connection: Connection) -> dict[int, str]:
     """Return the charset of each collation by its number, as far as it has one. Raises the driver's errors."""
     views = ["COLLATION_CHARACTER_SET_APPLICABILITY"] if connection.is_mariadb else []
     for view in [*views, "COLLATIONS"]:
-        with suppress(
-            pymysql.ProgrammingError, pymysql.OperationalError
-        ):  # older servers have no numbers there
+        # Older servers have no numbers there.
+        with suppress(pymysql.ProgrammingError, pymysql.OperationalError):
             rows = connection.rows(f"SELECT ID, CHARACTER_SET_NAME FROM information_schema.{view}")
             return {int(number): _text(charset) for number, charset in rows if number and charset}
     return {}

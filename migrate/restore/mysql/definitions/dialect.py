@@ -272,9 +272,8 @@ def adapter_for(source: str, destination: Connection) -> Adapter | None:
 def known_collations(destination: Connection) -> frozenset[str]:
     """Return all collations that a server supports, in lower case. Raises the driver's errors."""
     try:
-        rows = destination.rows(
-            _FULL_NAMES
-        )  # of collations that are several charsets', MariaDB 10.10 and newer
+        # MariaDB 10.10 and newer: a collation of several charsets has a full name with each.
+        rows = destination.rows(_FULL_NAMES)
     except pymysql.Error:
         rows = destination.rows(_NAMES)
     return frozenset(str(row[0]).lower() for row in rows)

@@ -120,10 +120,11 @@ def logging_in(roles: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the roles that the destination does not have."""
+    # Names of a server's other databases may be no characters in this one's encoding.
     query = (
         "SELECT name FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS name"
         " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)"
-    )  # names of a server's other databases may be no characters in this one's encoding
+    )
     return [row[0] for row in connection.execute(query, ([role["name"] for role in roles],))]
 
 

@@ -30,9 +30,8 @@ def links(
         )
     session = s3_client.session(s3_location)
     _check_credential(session, datetime.now(UTC) + lasts)
-    client = s3_client.client(
-        s3_location, signature="s3v4", boto_session=session
-    )  # botocore would make links of version 2 for most servers
+    # Without that botocore makes links of version 2 for most servers.
+    client = s3_client.client(s3_location, signature="s3v4", boto_session=session)
     for key in keys:
         try:
             link = client.generate_presigned_url(

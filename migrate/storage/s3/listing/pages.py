@@ -165,9 +165,8 @@ def _texts(values: Sequence[bytes], *, without: str = "") -> list[str]:
     """Decode many values at once, and leave out a character; XML holds no NUL."""
     joined = text_of(b"\0".join(values))
     if "&" in joined:
-        for quote in (
-            _QUOTES
-        ):  # two of them around each ETag: to look up one by one what they are took half of the time
+        # Two of them around each ETag: to look up one by one what they are took half of the time.
+        for quote in _QUOTES:
             joined = joined.replace(quote, '"')
     joined = unescape(joined) if "&" in joined else joined
     return (joined.replace(without, "") if without else joined).split("\0")
