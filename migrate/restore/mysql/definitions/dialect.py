@@ -38,11 +38,6 @@ class Rule(Struct, frozen=True):
         """Tell whether the rule applies to this column, key or constraint."""
         return self.pattern.match(masked(item)) is not None
 
-    def replacement(self, match: re.Match[str]) -> str:
-        """Return what is put in place of what was found."""
-        del match
-        return self.put
-
 
 class Dialect(Struct, frozen=True):
     """How one flavour writes what the other one wrote. ``out``: columns, keys and constraints that it has not.
@@ -105,6 +100,12 @@ TO_MARIADB = Dialect(
     ],
 )
 
+_MODES_OF_MARIADB = frozenset({
+    "IGNORE_BAD_TABLE_OPTIONS", "SIMULTANEOUS_ASSIGNMENT", "EMPTY_STRING_IS_NULL", "TIME_ROUND_FRACTIONAL",
+    "NO_AUTO_CREATE_USER", "NO_FIELD_OPTIONS", "NO_KEY_OPTIONS", "NO_TABLE_OPTIONS",
+    "ORACLE", "MSSQL", "DB2", "POSTGRESQL", "MAXDB", "MYSQL323", "MYSQL40",
+})  # fmt: skip
+
 TO_MYSQL = Dialect(
     "MySQL",
     rules=[
@@ -142,25 +143,7 @@ TO_MYSQL = Dialect(
         _rule(r"UNIQUE KEY .*USING HASH", "", "key", "no unique key is as long as a whole text"),
     ],
     kinds=frozenset({"sequence", "package", "package body"}),
-    modes=frozenset(
-        {
-            *(
-                "IGNORE_BAD_TABLE_OPTIONS",
-                "SIMULTANEOUS_ASSIGNMENT",
-                "EMPTY_STRING_IS_NULL",
-                "TIME_ROUND_FRACTIONAL",
-            ),
-            *(
-                "NO_AUTO_CREATE_USER",
-                "NO_FIELD_OPTIONS",
-                "NO_KEY_OPTIONS",
-                "NO_TABLE_OPTIONS",
-                "ORACLE",
-                "MSSQL",
-            ),
-            *("DB2", "POSTGRESQL", "MAXDB", "MYSQL323", "MYSQL40"),
-        }
-    ),
+    modes=_MODES_OF_MARIADB,
     collations=[
         (re.compile("^utf8mb4_.*_as_cs$"), "utf8mb4_0900_as_cs"),
         (re.compile("^utf8mb4_.*_as_ci$"), "utf8mb4_0900_as_ci"),
@@ -172,7 +155,7 @@ TO_MYSQL = Dialect(
     brackets_defaults=True,
 )
 
-_COLLATE = re.compile(r"\bCOLLATE[ =](\w+)", re.IGNORECASE)
+_COLLATION = re.compile(r"(?<=\bCOLLATE[ =])\w+", re.IGNORECASE)
 _SETTINGS = ("collation", "connection", "database_collation")
 _FULL_NAMES = "SELECT FULL_COLLATION_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY"
 _NAMES = "SELECT COLLATION_NAME FROM information_schema.COLLATIONS"
@@ -203,11 +186,7 @@ class Adapter(Struct, frozen=True):
             adapted["sql"] = self._table(definition, definition["sql"])
         if "sql" in definition:
             adapted["sql"], _ = edited(
-                adapted["sql"],
-                _COLLATE,
-                lambda match: (
-                    match[0][: match.start(1) - match.start()] + self._collation(definition, match[1])
-                ),
+                adapted["sql"], _COLLATION, lambda match: self._collation(definition, match[0])
             )
         adapted |= {
             name: self._collation(definition, str(definition[name]))
@@ -226,7 +205,7 @@ class Adapter(Struct, frozen=True):
             sql, removed = without_items(sql, rule.matches)
             self._note(definition, rule, removed)
         for rule in self.dialect.rules:
-            sql, before = edited(sql, rule.pattern, rule.replacement)
+            sql, before = edited(sql, rule.pattern, rule.put)
             self._note(definition, rule, before)
         return bracketed(sql) if self.dialect.brackets_defaults else sql
 

@@ -46,9 +46,9 @@ _AFTER = {
 _OPTIONS = re.compile(r" (?:ROW_FORMAT|KEY_BLOCK_SIZE|COLLATE|PACK_KEYS)=\w+")
 _PARTITIONS = re.compile(r"\s*(?:/\*!\d+ )?\s*PARTITION BY .*", re.DOTALL)
 _ORDER = (
-    *("primary key", "AUTO_INCREMENT", GENERATED, "default", "collation", "key", "constraint", "option"),
-    *(PARTITIONS, FOREIGN),
-)
+    "primary key", "AUTO_INCREMENT", GENERATED, "default", "collation", "key", "constraint", "option",
+    PARTITIONS, FOREIGN,
+)  # fmt: skip
 _FOREIGN_KEYS = (
     "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
     " WHERE CONSTRAINT_SCHEMA = {schema} AND REFERENCED_TABLE_NAME = {table} AND TABLE_NAME <> {table}"

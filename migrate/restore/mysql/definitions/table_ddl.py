@@ -68,12 +68,17 @@ def masked(sql: str) -> str:
     return _QUOTED.sub(lambda match: _HIDDEN * len(match[0]), sql)
 
 
-def edited(sql: str, pattern: re.Pattern[str], put: Callable[[re.Match[str]], str]) -> tuple[str, list[str]]:
-    """Replace what the pattern matches outside of quotes; return the text and what stood there before."""
+def edited(
+    sql: str, pattern: re.Pattern[str], put: str | Callable[[re.Match[str]], str]
+) -> tuple[str, list[str]]:
+    """Replace what the pattern matches outside of quotes by a text, or by what ``put`` makes of each match; return the
+    result and what stood there before.
+    """
     before = []
     for match in reversed(list(pattern.finditer(masked(sql)))):
         before.append(sql[match.start() : match.end()])
-        sql = sql[: match.start()] + put(match) + sql[match.end() :]
+        new = put if isinstance(put, str) else put(match)
+        sql = sql[: match.start()] + new + sql[match.end() :]
     return sql, before[::-1]
 
 
@@ -123,7 +128,7 @@ def uncounted(sql: str) -> str:
     """Return the definition of an ARCHIVE table that gets rows without where its numbers go on: it takes none from
     before that, and goes on after the last one by itself. Others stay as they are.
     """
-    return edited(sql, _COUNTER, lambda _: "")[0] if _ARCHIVE.search(options_of(sql)) else sql
+    return edited(sql, _COUNTER, "")[0] if _ARCHIVE.search(options_of(sql)) else sql
 
 
 _LOCATIONS = re.compile(
@@ -136,7 +141,7 @@ _ENCRYPTED = (" `ENCRYPTED`=", " `ENCRYPTION_KEY_ID`=")
 
 def unplaced(sql: str) -> tuple[str, list[str]]:
     """Return a table's definition without where its file lies and how that is encrypted; and what was taken out."""
-    sql, words = edited(sql, _LOCATIONS, lambda _: "")
+    sql, words = edited(sql, _LOCATIONS, "")
     for match in reversed(list(_OPTION.finditer(masked(sql)))):
         option = sql[match.start() : match.end()]
         if option.upper().startswith(_ENCRYPTED):
