@@ -74,7 +74,10 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert "Everything was up before this run, and was compared again " in " ".join(again.out.split())
 
 
-def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_is_named(tmp_path):
+def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_is_named(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # the hold keeps its undo file there
     case, old, new = tmp_path / "moveout.toml", tmp_path / "one.db", tmp_path / "new"
     new.mkdir()
     text = CASE.format(deadline="2099-01-01T00:00:00Z")
