@@ -198,12 +198,11 @@ def run_doctor(
     session: Session,
     sources: Mapping[str, Endpoint],
     case: Case | None,
-    options: DoctorOptions | None = None,
+    options: DoctorOptions,
     *,
     only_findings: bool = False,
 ) -> Diagnosis:
     """Examine everything that a move touches. ``sources`` and the destinations of the case name no whole servers."""
-    options = options or DoctorOptions()
     written = options.deadline
     until = parse_deadline(written) if written else (case.deadline if case else None)
     is_local = names_no_zone(written) if written else bool(case and case.deadline_is_local)

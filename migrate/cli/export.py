@@ -270,8 +270,8 @@ def run_export(
     case: Case | None,
     options: ExportOptions,
     *,
-    signers: Sequence[Signer] = (),
-    scheduler: str | None = None,
+    signers: Sequence[Signer],
+    scheduler: str | None,
 ) -> Exported:
     """Export the sources to the location; the sealed bundle is signed by every key. With a ``scheduler`` its workers do
     what they can.

@@ -236,7 +236,7 @@ def run_restore(
     case: Case | None,
     options: RestoreOptions,
     *,
-    signers: Sequence[Signer] = (),
+    signers: Sequence[Signer],
 ) -> Restored:
     """Bring the named sources up from the bundle at a location; the custody log says so where there is a key. A source
     that cannot be restored does not stop the others. The bandwidth limit holds for what is read of the bundle, by all

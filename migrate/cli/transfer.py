@@ -101,8 +101,8 @@ def run_transfer(
     case: Case | None,
     *,
     recheck: bool,
-    signers: Sequence[Signer] = (),
-    scheduler: str | None = None,
+    signers: Sequence[Signer],
+    scheduler: str | None,
 ) -> Transferred:
     """Move the bundle and its custody log. The bandwidth limit holds for the destination's side, and for all workers
     of the ``scheduler`` together.

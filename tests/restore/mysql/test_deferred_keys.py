@@ -25,7 +25,7 @@ HOSTILE = """CREATE TABLE `t` (
 
 
 def test_only_keys_are_taken_out_of_a_definition():
-    split = split_definition(HOSTILE)
+    split = split_definition(HOSTILE, foreign_only=False)
     assert split.later == [
         "UNIQUE KEY `u``,` (`a``,(`(5))",
         "KEY `k` (`e`,`id` DESC) COMMENT 'one, two)'",
@@ -50,7 +50,7 @@ def test_only_keys_are_taken_out_of_a_definition():
     ],
 )
 def test_keys_that_are_needed_stay(sql):
-    assert split_definition(sql) == deferred_keys.SplitDefinition(sql)
+    assert split_definition(sql, foreign_only=False) == deferred_keys.SplitDefinition(sql)
 
 
 @pytest.fixture

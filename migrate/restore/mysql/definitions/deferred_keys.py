@@ -51,7 +51,7 @@ class SplitDefinition(Struct, frozen=True):
     later: Sequence[str] = ()
 
 
-def split_definition(sql: str, *, foreign_only: bool = False) -> SplitDefinition:
+def split_definition(sql: str, *, foreign_only: bool) -> SplitDefinition:
     """Return a table's definition without the keys that can be added later. All stay where one of them is needed: by an
     AUTO_INCREMENT column that the primary key does not begin with, or in place of a primary key. ``foreign_only``:
     only those to other tables go.
