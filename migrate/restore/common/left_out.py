@@ -64,7 +64,7 @@ class FinishedRestore(Struct, frozen=True):
         """Yield what messages call the definitions that could not be made. A sentence about a loss is of one that is
         there; a name may have a colon in it.
         """
-        lost = {f"{loss.item}: {loss.reason}" for loss in self.losses}
+        lost = set(map(loss_sentence, self.losses))
         for sentence in self.left_out:
             if sentence not in lost:
                 yield from (sentence[: match.start()] for match in re.finditer(": ", sentence))
@@ -110,6 +110,11 @@ class FinishedRestore(Struct, frozen=True):
             tables,
             passwordless=list(map(str, value.get("passwordless", ()))),
         )
+
+
+def loss_sentence(loss: Loss) -> str:
+    """Return the sentence about a loss of something that is there; see ``FinishedRestore.refused``."""
+    return f"{loss.item}: {loss.reason}"
 
 
 def subject_of(sentence: str) -> str:

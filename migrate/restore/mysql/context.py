@@ -8,6 +8,7 @@ from msgspec import field
 
 from exporters.api import Loss
 from migrate.bundle.catalog import CatalogRow
+from migrate.restore.common.left_out import loss_sentence
 from migrate.restore.common.table_restore import DatabaseRestore
 from migrate.restore.mysql.definitions.dialect import Adapter
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
@@ -38,6 +39,11 @@ class MysqlRestore(DatabaseRestore, kw_only=True):
     def object_maker(self) -> ObjectMaker:
         """Makes the objects."""
         return ObjectMaker(self.destination.connection, self.notes, self.left_out)
+
+    def note_loss(self, loss: Loss) -> None:
+        """Note that something is there, but not as at the source."""
+        self.losses.append(loss)
+        self.left_out.append(loss_sentence(loss))
 
     @property
     def is_followed(self) -> bool:

@@ -157,8 +157,7 @@ def _note_left_out(job: MysqlRestore, definitions: Sequence[Definition]) -> None
         *restore_state.noted_losses(job.destination.connection),
         *restore_state.refused_losses(job.refused),
     ):
-        job.losses.append(loss)
-        job.left_out.append(f"{loss.item}: {loss.reason}")
+        job.note_loss(loss)
     if run.selection.rows:
         job.left_out.extend(
             f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"

@@ -222,13 +222,9 @@ def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
             continue
         item, state = f"event {quote_name(definition['name'])}", states.get(definition["name"], "")
         if not state:
-            loss = Loss(item, "definition", "its time is over: the server drops it at once")
+            job.note_loss(Loss(item, "definition", "its time is over: the server drops it at once"))
         elif state == DISABLED and ENABLED.search(definition["sql"]):
-            loss = Loss(item, "state", "it is disabled: its time is over")
-        else:
-            continue
-        job.losses.append(loss)
-        job.left_out.append(f"{loss.item}: {loss.reason}")
+            job.note_loss(Loss(item, "state", "it is disabled: its time is over"))
 
 
 def refuse_twins(destination: MysqlDestination, definitions: Sequence[Definition]) -> None:
