@@ -9,7 +9,7 @@ from exporters.postgres.live_digests import live_tables
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
-from tests.exporters.postgres.databases import dump, export_database, fetch, run_each, script
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_each, run_sql, script
 from tests.exporters.postgres.test_resume import broken_export
 from tests.parquet import check_parquet
 from tests.tools.bundles import differences, read_bundle, restore_from, restore_whole
@@ -150,6 +150,41 @@ def test_what_an_older_server_lacks_costs_neither_rows_nor_other_privileges(serv
     assert fetch(destination, query) == [(["fillfactor=50"], True)]
     query = "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'below'::regclass AND attnum > 0"
     assert fetch(destination, query) == [(True,), (True,)]
+
+
+UNQUALIFIED = """
+CREATE SCHEMA inner_one; SET search_path = inner_one, public;
+CREATE FUNCTION inner_one.twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
+CREATE FUNCTION public.outer_one(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN twice($1); END';
+CREATE TABLE public.t (a int); INSERT INTO public.t VALUES (1), (2);
+CREATE UNIQUE INDEX by_twice ON public.t (outer_one(a)); CREATE VIEW public.seen AS SELECT outer_one(a) FROM public.t;
+CREATE MATERIALIZED VIEW public.m AS TABLE public.seen;
+"""
+
+
+@pytest.mark.torture
+def test_names_without_a_schema_are_looked_up_also_where_the_server_lets_no_session_say_where(
+    server, other_postgres, tmp_path
+):
+    major, started = server
+    if major < 17 or int(fetch(other_postgres.url, "SHOW server_version_num")[0][0]) >= 170000:
+        pytest.skip("the source refuses such an index, or the destination does not")
+    url, destination = other_postgres.database(), started.database()
+    run_sql(url, UNQUALIFIED)
+    assert export_database(url, tmp_path).complete
+    reader = read_bundle(tmp_path)
+    restored = restore_from(reader, "app", destination)
+    assert (restored.findings, restored.left_out) == ((), ())
+    assert {
+        note.partition(" needs ")[0] for note in restored.notes if "all schemas were searched" in note
+    } == {
+        "INDEX public.by_twice",
+        "MATERIALIZED VIEW DATA public.m",
+    }
+    assert fetch(
+        destination, "SELECT count(*) FROM pg_proc WHERE proconfig IS NOT NULL AND oid >= 16384"
+    ) == [(0,)]
+    assert differences(reader, destination) == []
 
 
 @pytest.mark.torture

@@ -28,6 +28,8 @@ from migrate.changes.remainder import Carried, RemainderRequest, differing
 from migrate.errors import IncompleteError
 from migrate.number_text import things
 from migrate.restore.postgres.changes.definition_gaps import compare_definitions
+from migrate.restore.postgres.definitions.dump_script import DumpEntry
+from migrate.restore.postgres.definitions.refusals import Workaround, first_line, is_refusal
 from migrate.restore.postgres.destination import (
     connect_writer,
     without_event_triggers,
@@ -293,18 +295,37 @@ class _Remainder(Struct):
         if not different:
             return 0
         first = min(views.index(name) for name in different)
-        for schema, name in views[first:]:
-            with (
-                durable("cutover.postgres.materialized_view"),
-                self.writer.transaction(),
-                without_event_triggers(self.writer),
-            ):
-                self.writer.execute(f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode())
+        refused = {name for name in views[first:] if not self._is_refreshed(*name)}
         self.notes += [
             f"materialized view {schema}.{name} was refreshed, and has other rows than at the source: there it is older"
-            for schema, name in self._different(set(different), views=True)
+            for schema, name in self._different({*different} - refused, views=True)
         ]
-        return len(views) - first
+        return len(views) - first - len(refused)
+
+    def _is_refreshed(self, schema: str, name: str) -> bool:
+        """Refresh a materialized view, also where its code finds names only by all schemas. What the server refuses all
+        the same is missing.
+        """
+        statement = f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode()
+        entry = DumpEntry(0, "MATERIALIZED VIEW DATA", name, schema, statement)
+        refusals: list[str] = []
+        for workaround in (Workaround.NONE, Workaround.SCHEMAS):
+            try:
+                with (
+                    durable("cutover.postgres.materialized_view"),
+                    self.writer.transaction(),
+                    without_event_triggers(self.writer),
+                    workaround.given(self.writer, entry),
+                ):
+                    self.writer.execute(statement)
+            except psycopg.Error as exc:
+                if not is_refusal(exc, self.writer):
+                    raise
+                refusals.append(first_line(exc))
+            else:
+                return True
+        self.missing.append(f"rows of materialized view {schema}.{name} as they are now: {refusals[0]}")
+        return False
 
     def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""

@@ -248,8 +248,8 @@ class StepRunner:
     ) -> None:
         """Make an entry, marked as done together with what is ``left_out`` of it."""
         entry = step.entry
-        notes = [f"{entry.label} needs {workaround.value}"] if workaround.value else []
         with self._lent() as connection:
+            notes = [f"{entry.label} needs {workaround.need(connection)}"] if workaround.value else []
             try:
                 with durable("restore.postgres.post_data"), connection.transaction():
                     if not (self.rows_missing and entry.kind in OF_ROWS):

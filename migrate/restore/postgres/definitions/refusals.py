@@ -24,7 +24,7 @@ from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.schemas import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UsageError
-from migrate.restore.postgres.definitions.dump_script import NAME, DumpEntry
+from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, unquote
 
 REFUSALS = (
     psycopg.DataError,
@@ -59,6 +59,33 @@ WHERE t.oid = %(type)s::regtype AND k.contype = 'c' AND k.conname = %(name)s
 _NOT_VALID = " NOT VALID"
 _GRANTOR = re.compile(rb"^SET SESSION AUTHORIZATION (" + NAME + rb");$", re.MULTILINE)
 
+_FUNCTIONS = """
+WITH RECURSIVE relations(oid) AS (
+  SELECT pg_catalog.to_regclass(%(relation)s)::pg_catalog.oid
+  UNION SELECT d.refobjid FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+  WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
+used(oid) AS (
+  SELECT d.refobjid FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+  WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  UNION SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname || '.' || p.proname = ANY (%(names)s))
+SELECT pg_catalog.format('%%I.%%I(%%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid))
+FROM used u JOIN pg_catalog.pg_proc p ON p.oid = u.oid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.oid >= 16384 AND p.prokind = 'f' AND l.lanname NOT IN ('c', 'internal')
+  AND pg_catalog.pg_has_role(p.proowner, 'USAGE')
+  AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c WHERE c LIKE 'search\\_path=%%')
+"""
+"""The functions that a statement names, or that a materialized view and the views below it use, which have no
+``search_path`` of their own, and which this role may alter.
+"""
+_RESTRICTED_VERSION = 170000
+"""From this version on no session's ``search_path`` holds for code that makes an index or refreshes a materialized view
+(release notes of PostgreSQL 17), only that of a function.
+"""
+_RESTRICTED = ", as REINDEX and REFRESH do not from PostgreSQL 17 on: ALTER FUNCTION … SET search_path"
 _SHUT_OUT = """
 SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r, pg_catalog.pg_namespace n
 WHERE n.nspname = %s AND pg_catalog.quote_ident(r.rolname) = ANY (%s)
@@ -108,6 +135,25 @@ def refusal_of(connection: psycopg.Connection[Any], name: str, sql: bytes) -> st
     return ""
 
 
+@contextmanager
+def _searching(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
+    """Within the caller's transaction, let the code that an entry runs find names without a schema. Where the server
+    wants it so, the functions have that search path until then: nobody else sees it.
+    """
+    use_every_schema(connection, entry.schema)
+    functions: list[tuple[str]] = []
+    if connection.info.server_version >= _RESTRICTED_VERSION:
+        names = [".".join(unquote(name)) for name in re.findall(QUALIFIED + rb"(?=\()", entry.sql)]
+        relation = quote_qualified(entry.schema, entry.name)
+        values = {"relation": relation, "names": names}
+        functions = connection.execute(_FUNCTIONS.encode(), values).fetchall()
+    for (function,) in functions:
+        connection.execute(f"ALTER FUNCTION {function} SET search_path FROM CURRENT".encode())
+    yield
+    for (function,) in functions:
+        connection.execute(f"ALTER FUNCTION {function} RESET search_path".encode())
+
+
 class Workaround(Enum):
     """What helps an entry that the server refuses; the value describes it in messages."""
 
@@ -115,13 +161,16 @@ class Workaround(Enum):
     SCHEMAS = "names without a schema: all schemas were searched"
     RIGHTS = "a schema that who granted it does not reach any more: it was lent for it"
 
+    def need(self, connection: psycopg.Connection[Any]) -> str:
+        """Describe what an entry needs, for this server."""
+        is_restricted = connection.info.server_version >= _RESTRICTED_VERSION
+        return self.value + (_RESTRICTED if self is Workaround.SCHEMAS and is_restricted else "")
+
     def given(self, connection: psycopg.Connection[Any], entry: DumpEntry) -> AbstractContextManager[None]:
         """Help, within the caller's transaction."""
         if self is Workaround.RIGHTS:
             return lent(connection, entry)
-        if self is Workaround.SCHEMAS:
-            use_every_schema(connection, entry.schema)
-        return nullcontext()
+        return _searching(connection, entry) if self is Workaround.SCHEMAS else nullcontext()
 
 
 class Check(Struct, frozen=True):

@@ -102,6 +102,32 @@ def test_an_event_trigger_does_not_act_on_a_view_that_is_refreshed(sides, state)
     assert fetch(destination, query) == [("A" if state else "O",)]
 
 
+UNQUALIFIED = """
+CREATE SCHEMA apart; CREATE FUNCTION apart.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2';
+CREATE FUNCTION apart.outer_one(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN twice($1); END';
+CREATE FUNCTION apart.fails(n bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 10 / (5 - n)';
+SET search_path = apart, public; CREATE MATERIALIZED VIEW found AS SELECT outer_one(n) AS n FROM public.keyless;
+CREATE MATERIALIZED VIEW failing AS SELECT fails(count(*)) AS n FROM public.keyless;
+"""
+
+
+def test_a_view_is_refreshed_whose_code_names_things_without_a_schema_and_one_that_fails_is_named(sides):
+    source, destination, request = sides
+    for url in (source, destination):
+        run_sql(url, UNQUALIFIED)
+    if int(fetch(source, "SHOW server_version_num")[0][0]) >= 170000:
+        run_sql(source, "ALTER FUNCTION apart.outer_one SET search_path = apart")
+    rows = "INSERT INTO keyless (n) VALUES (1), (2), (3); SET search_path = apart, public;"
+    run_sql(source, f"{rows} REFRESH MATERIALIZED VIEW apart.found; REFRESH MATERIALIZED VIEW apart.failing")
+    run_sql(destination, "INSERT INTO keyless (n) VALUES (4), (5)")
+    run_sql(source, "INSERT INTO keyless (n) VALUES (4), (5)")
+    carried = carry_remainder(request)
+    assert fetch(destination, "SELECT n FROM apart.found ORDER BY n") == [(2,), (4,), (6,), (8,), (10,)]
+    assert [one for one in carried.missing if "view" in one] == [
+        "rows of materialized view apart.failing as they are now: division by zero"
+    ]
+
+
 def test_new_large_objects_belong_to_whom_they_belong_at_the_source(sides):
     source, destination, request = sides
     known, unknown = (f"{name}_{source[-8:]}" for name in ("app", "only_at_source"))
