@@ -421,6 +421,35 @@ def test_an_upload_whose_parts_are_refused_is_not_left_behind(
     )
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_parts: bool
+) -> None:
+    """As servers do after some days, by a rule or by themselves. It was left out until the next run."""
+    data = random.Random(3).randbytes(34 * 2**20)
+    if in_parts:
+        upload(move.source, "video", data, 8 * 2**20)
+    else:
+        move.source.put("video", data, ChecksumAlgorithm="CRC64NVME")
+    boto, bucket = move.destination.boto, move.destination.name
+
+    def drops(asked: Asked) -> bool:
+        if asked.query.get("partNumber") == ["2"] and not dropped:
+            dropped.extend(asked.query["uploadId"])
+            boto.abort_multipart_upload(Bucket=bucket, Key="video", UploadId=dropped[0])
+        return asked.method == "PUT" and asked.query.get("uploadId") == dropped != []
+
+    dropped: list[str] = []
+    new = move.destination.server
+    with RottenProxy(new.endpoint, rotten=drops, status=404, code="NoSuchUpload") as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, new, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
+    assert (done.copied, done.exit_code, len(dropped)) == (1, 0, 1), done
+    assert body(move.destination, "video") == data
+    if in_parts:
+        assert layout(move.destination, "video") == layout(move.source, "video")
+
+
 @dataclass(slots=True)
 class BadDigestProxy(HttpProxy):
     """Says of the first upload that it was damaged on the way."""

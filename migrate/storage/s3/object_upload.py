@@ -16,6 +16,7 @@ from exporters.bucket_api import Fetched, ObjectSummary
 from migrate.errors import (
     DamagedOnTheWayError,
     DamageError,
+    GoneError,
     MoveoutError,
     NoSpaceError,
     NotAllowedError,
@@ -51,8 +52,9 @@ ANOTHERS = "another program had begun to upload it, with other metadata, and tha
 
 
 class _RefusedError(Exception):
-    """The destination refuses the parts, or makes no object of them. Seen with uploads that others had begun, with
-    other checksums or none. With MinIO 2026-02-12 also once in some hundred uploads of ours that were continued after
+    """The destination refuses the parts, or makes no object of them. The upload may be gone: some servers drop those
+    that have gone on for long, and people do. Seen with uploads that others had begun, with other checksums or none.
+    With MinIO 2026-02-12 also once in some hundred uploads of ours that were continued after
     a kill: every part had the checksum that was sent, the whole another one.
     """
 
@@ -114,7 +116,9 @@ class PartsUpload(Struct):
                     raise exc.reason from exc
                 self._note_refusal(exc.reason)
                 # Once, the fault may be of what was begun before, of the numbers or of the way, and not of the sizes.
-                may_keep_sizes = is_first and (earlier or numbers or isinstance(exc.reason, DamageError))
+                may_keep_sizes = is_first and (
+                    earlier or numbers or isinstance(exc.reason, DamageError | GoneError)
+                )
                 if not may_keep_sizes or self._are_too_small():
                     own_sizes = ()
                 reason = str(exc.reason)
@@ -202,7 +206,7 @@ class PartsUpload(Struct):
             info = patient.complete(key, upload.id, sent, crc64nvme=crc)
         except MoveoutError as exc:
             strange = may_refuse and not isinstance(exc, (*_STOPS_ALL, DamageError))
-            if not strange and not isinstance(exc, DamagedOnTheWayError):
+            if not strange and not isinstance(exc, DamagedOnTheWayError | GoneError):
                 raise
             raise _RefusedError(exc) from exc
         return Uploaded(info, sha256_hash.hexdigest(), crc)
@@ -236,7 +240,7 @@ class PartsUpload(Struct):
         try:
             part = future.result()
         except MoveoutError as exc:
-            if not may_refuse or isinstance(exc, _STOPS_ALL):
+            if not isinstance(exc, GoneError) and (not may_refuse or isinstance(exc, _STOPS_ALL)):
                 raise
             raise _RefusedError(exc) from exc
         sent.append(part)
