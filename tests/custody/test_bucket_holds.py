@@ -16,6 +16,7 @@ from migrate.custody.source_holds import bucket, source_hold, undo_file
 from migrate.errors import UsageError
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse
+from migrate.storage.s3.metadata.bucket_configuration import renamed, suspended_rule
 from tests.cli.conftest import call, make_file
 from tests.custody.holding import SECRET, allowing, killed_everywhere, ordinary_user, place, take_back
 from tests.tools.clients import boto_client
@@ -93,7 +94,9 @@ def test_a_bucket_that_was_exported_under_a_hold_gets_its_lifecycle_rules_as_the
 ):
     old, new, client = make_bucket(minio), make_bucket(minio), boto_client(minio.profile)
     urls = [f"s3://{name}?profile={minio.profile}" for name in (old, new)]
-    client.put_bucket_lifecycle_configuration(Bucket=old, LifecycleConfiguration=LIFECYCLE)
+    longest = {"ID": 255 * "a", "Status": "Enabled", "Filter": {"Prefix": "y/"}, "Expiration": {"Days": 1}}
+    rules_set = {"Rules": [*LIFECYCLE["Rules"], longest]}
+    client.put_bucket_lifecycle_configuration(Bucket=old, LifecycleConfiguration=rules_set)
     client.put_object(Bucket=old, Key="kept", Body=b"one")
     path, one = tmp_path / "undo.json", bucket.BucketHold(urls[0])
     place(path, {"media": one})
@@ -103,12 +106,20 @@ def test_a_bucket_that_was_exported_under_a_hold_gets_its_lifecycle_rules_as_the
 
     def rules(name):
         response = client.get_bucket_lifecycle_configuration(Bucket=name)
-        return {rule["ID"]: rule["Status"] for rule in response["Rules"]}
+        return {rule["ID"][:20]: rule["Status"] for rule in response["Rules"]}
 
-    assert rules(old) == {"moveout-hold:old": "Disabled", "off": "Disabled"}
-    assert rules(new) == {"old": "Enabled", "off": "Disabled"}
+    held = {"moveout-hold:old": "Disabled", "off": "Disabled", "moveout-hold:aaaaaaa": "Disabled"}
+    assert rules(old) == held
+    assert rules(new) == {"old": "Enabled", "off": "Disabled", 20 * "a": "Enabled"}
     take_back(path, {"media": one})
     assert rules(old) == rules(new)
+
+
+def test_a_rule_that_is_held_again_is_marked_once():
+    rule = {"ID": "old", "Status": "Enabled"}
+    again = {**suspended_rule(rule), "Status": "Enabled"}  # by somebody, under the hold
+    assert suspended_rule(again) == suspended_rule(rule)
+    assert renamed("lifecycle", {"Rules": [suspended_rule(again)]}, "a", "b") == {"Rules": [rule]}
 
 
 def test_a_bucket_of_a_minio_is_held_against_its_users(minio_shop, tmp_path):

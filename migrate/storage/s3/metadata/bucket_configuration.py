@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets as random_names
 from collections.abc import Mapping
@@ -56,8 +57,10 @@ _AT_ONCE = 21
 _WRITE_SECONDS = 5.0
 HOLD_SID = "MoveoutHold"
 """What the ids of statements begin with by which a hold on a source denies deletion."""
-_HOLD_RULE, _LONGEST_RULE_ID = "moveout-hold:", 255
+_HOLD_RULE = "moveout-hold:"
 """What the ids of lifecycle rules begin with that a hold on a source has switched off."""
+_MARKED_ID_BYTES = 255 - len(_HOLD_RULE)
+"""Ids of rules have 255 characters at most (Amazon S3 API reference, "LifecycleRule"); MinIO counts bytes."""
 LISTING, BEGINNING_BYTES = b"<ListBucketResult", 200
 _UNREADABLE = (ET.ParseError, UnicodeDecodeError, botocore.parsers.ResponseParserError)
 _FAILING_SECONDS = 2.0
@@ -319,11 +322,17 @@ def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: st
 
 
 def suspended_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a lifecycle rule as a hold leaves it: switched off, and marked where it was on before."""
-    name = f"{_HOLD_RULE}{rule.get('ID', '')}"
-    if rule.get("Status") == "Disabled" or len(name) > _LONGEST_RULE_ID:
-        name = str(rule.get("ID", ""))
-    return {**rule, "Status": "Disabled"} | ({"ID": name} if name else {})
+    """Return a lifecycle rule as a hold leaves it: switched off, and marked where it was on before. An id that leaves
+    no room for the mark is cut, so a rule that a restore switches on has that.
+    """
+    if rule.get("Status") == "Disabled":
+        return dict(rule)
+    name = str(rule.get("ID", "")).removeprefix(_HOLD_RULE)
+    whole = name.encode()
+    if len(whole) > _MARKED_ID_BYTES:
+        digest = hashlib.sha256(whole).hexdigest()[:16]  # two ids may differ at their ends alone
+        name = whole[: _MARKED_ID_BYTES - len(digest)].decode(errors="ignore") + digest
+    return {**rule, "Status": "Disabled", "ID": _HOLD_RULE + name}
 
 
 def _resumed_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
