@@ -77,11 +77,14 @@ def test_an_export_names_what_it_cannot_hold(
 def test_raw_bytes_are_no_error_of_the_listing(
     minio: S3Server, make_shop: MakeShop, through: Through
 ) -> None:
+    """Also where that key is the first, of which an unknown server is asked whether it has tags and ACLs."""
     shop = make_shop(minio)
     with through(shop) as (proxy, profile):
-        proxy.is_raw = True
+        proxy.is_raw, proxy.name = True, "Unknown"
+        shop.boto.delete_object(Bucket=shop.name, Key="a")
         bucket = open_bucket(f"s3://{shop.name}?profile={profile}")
-        assert [summary.key for summary in bucket.list()] == list(NAMED)
+        assert bucket.has_acls
+        assert [summary.key for summary in bucket.list()] == ["z/ü+ x"]
         assert bucket.not_utf_8 == {SHOWN}
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
+from exporters.lossless_text import bytes_of, text_of
 from exporters.objects import changed_objects, large_object
 from migrate.errors import UnreachableError
 from migrate.storage.s3.destination_bucket import open_destination_bucket
@@ -455,7 +456,7 @@ class OwnPages:
         )
         if ends:
             body = re.sub(r"<Next.*?>.*?</Next.*?>", "", body)
-        return Answer(HTTPStatus.OK, (("Content-Type", "application/xml"),), body.encode())
+        return Answer(HTTPStatus.OK, (("Content-Type", "application/xml"),), bytes_of(body))
 
 
 @pytest.fixture
@@ -473,6 +474,13 @@ def test_rows_that_a_page_repeats_are_listed_once(paged: OddShop, versions: bool
     paged.proxy.answer = OwnPages(keys, step=-2)
     listed = paged.bucket().pages(versions=versions)
     assert [key for page in listed for key in page.keys] == keys
+
+
+def test_a_page_that_ends_with_a_key_that_is_not_utf_8_ends_no_part_of_a_listing(odd: OddShop) -> None:
+    """Servers order keys by their bytes."""
+    odd.proxy.answer = OwnPages(["a", text_of(b"\xe9\x80"), "髪"], step=0, most_keys=2)
+    listed = odd.bucket().pages(versions=False, until=lambda: "가")
+    assert [key for page in listed for key in page.keys] == ["a", "髪"]
 
 
 def test_a_marker_that_is_not_encoded_is_taken_as_it_is(

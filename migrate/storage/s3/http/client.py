@@ -23,6 +23,7 @@ from botocore.utils import get_environ_proxies
 
 from exporters.connections.open_connections import waking
 from exporters.connections.silent_servers import silence
+from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.crash_points import reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
@@ -154,7 +155,7 @@ class HttpClient:
             raise error
         if request.method not in READING:
             reached(f"s3.{request.operation}.before")
-        path = self._root + quote(request.key, safe="/")
+        path = self._root + quote(bytes_of(request.key), safe="/")
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"

@@ -347,7 +347,7 @@ class Pages:
             body = self._body(request, ahead)
             with _readable(self._url):
                 token = token_behind(body, self._url)
-            if token and (bound := until()) is not None and (last_key(body) or "") >= bound:
+            if token and (bound := until()) is not None and bytes_of(last_key(body) or "") >= bytes_of(bound):
                 token = ""
             if token:
                 loops.note(token)
