@@ -52,7 +52,7 @@ from migrate.follow.table_digests import (
     recorded_digests,
 )
 from migrate.repair.live_repair import open_repair, repair_from_source
-from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
@@ -108,11 +108,14 @@ class DeltaSource(DatabasePair, frozen=True):
                 self.source,
                 self.destination,
                 cancellation=cancellation,
-                states=before.states,
+                states={} if self.overwrites or not before.left else before.states,
                 guard=own_rows,
             )
-        except GoneError:
-            self._require_restored()
+        except (MoveoutError, Cancelled) as exc:
+            with suppress(MoveoutError):
+                own_rows.save()
+            if isinstance(exc, GoneError):
+                self._require_restored()
             raise
         record = replace(
             own_rows.noted_in(before),

@@ -44,13 +44,14 @@ class OwnRows:
         self._open_bundle = open_bundle
         self._overwrites = overwrites
         self._save = save
+        self._has_written = False
 
     def before_writing(self, table: ComparedTable) -> None:
         """See ``TableGuard``. Raises ``NotEqualError`` where somebody else has written to the table, and errors of the
         location.
         """
-        is_known = table.label in self._unsettled or self._overwrites or not table.destination.rows
-        if not (is_known or self._is_left(table) or self._is_in_bundle(table)):
+        is_allowed = self._overwrites or self._is_unknown(table) or not table.destination.rows
+        if not (is_allowed or self._is_left(table) or self._is_in_bundle(table)):
             raise NotEqualError(
                 f"{table.label} of {self._name} has other rows at {self._destination.shown} than moveout has put"
                 " there: a delta pass would replace what others have written",
@@ -59,16 +60,27 @@ class OwnRows:
             )
         self._unsettled[table.label] = None
         self._left.pop(table.label, None)
-        self._save(self.noted_in(self._record))
+        self._has_written = True
+        self.save()
 
     def when_equal(self, table: ComparedTable) -> None:
         """See ``TableGuard``."""
         self._unsettled.pop(table.label, None)
         self._left[table.label] = (_form(table), table.source.rows, to_hex(table.source.digest))
 
+    def save(self) -> None:
+        """Record what is known, if a table was written to. Raises errors of the location."""
+        if self._has_written:
+            self._save(self.noted_in(self._record))
+
     def noted_in(self, record: DeltaRecord) -> DeltaRecord:
         """Return a record with what is known now."""
         return replace(record, left=self._left, unsettled=[*self._unsettled])
+
+    def _is_unknown(self, table: ComparedTable) -> bool:
+        """Tell whether nobody knows what passes have left in a table: those of an older version recorded nothing."""
+        has_record = bool(self._record.left or self._record.unsettled or not self._record.passes)
+        return table.label in self._unsettled or not has_record
 
     def _is_left(self, table: ComparedTable) -> bool:
         """Tell whether a table is as the last pass has left it; also where that cannot be compared any more, since the

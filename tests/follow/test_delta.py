@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from exporters.errors import SourceGoneError, SourceReplacedError, SourceUnreachableError
 from exporters.row_digest import RowsDigest
@@ -165,8 +166,10 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
         True,
     )
     assert engine.fetch(new, "SELECT * FROM quiet ORDER BY id") == [(7,), (9,)]
+    engine.run_sql(new, "DELETE FROM accounts")  # to which the source has not written since the last pass
     assert call("follow", *case, "--until-caught-up", "--overwrite").code == 0
     assert engine.fetch(new, "SELECT * FROM quiet ORDER BY id") == [(7,), (8,)]
+    assert sorted(engine.fetch(new, "SELECT * FROM accounts")) == ROWS["accounts"]
 
 
 def test_a_first_pass_replaces_only_what_the_restore_has_put_there(sides, tmp_path, monkeypatch):
@@ -410,6 +413,34 @@ def test_a_pass_that_was_killed_is_gone_on_with(files, monkeypatch):
     assert files.take_pass(token).rows == 1
     Files().run_sql(files.destination.url, CHANGE[2])
     with pytest.raises(NotEqualError, match="of app has other rows at"):
+        files.take_pass(token)
+
+
+def test_a_pass_that_is_stopped_by_one_table_records_what_it_has_left_in_others(files):
+    token = CancellationToken()
+    for url in (files.source.url, files.destination.url):
+        Files().run_sql(url, MAKE[2])
+    assert files.take_pass(token).rows == 3
+    Files().run_sql(files.source.url, CHANGE[0])
+    Files().run_sql(files.source.url, "INSERT INTO log VALUES ('of the source')")
+    Files().run_sql(files.destination.url, "INSERT INTO log VALUES ('of the new side')")
+    with pytest.raises(NotEqualError, match=r'"main"\."log" of app has other rows'):
+        files.take_pass(token)
+    Files().run_sql(files.destination.url, CHANGE[2])
+    Files().run_sql(files.source.url, CHANGE[1])
+    with pytest.raises(NotEqualError, match=r'"main"\."accounts" of app has other rows'):
+        files.take_pass(token)
+
+
+def test_passes_that_recorded_nothing_of_the_destination_are_gone_on_with(files, monkeypatch):
+    token = CancellationToken()
+    write_delta(files.store, replace(files.take_pass(token), left={}))
+    Files().run_sql(files.source.url, CHANGE[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaSource, "_restored", lambda _: pytest.fail("the bundle is no measure any more"))
+        assert files.take_pass(token).rows == 1
+    Files().run_sql(files.destination.url, CHANGE[2])
+    with pytest.raises(NotEqualError):
         files.take_pass(token)
 
 
