@@ -104,6 +104,8 @@ def test_virtual_columns_are_stored_at_a_server_that_has_none(server, other_post
         pytest.skip("both or none have such columns")
     url, destination = started.database(), other_postgres.database()
     columns = "a int, v int GENERATED ALWAYS AS (a * 2), s int GENERATED ALWAYS AS (a * 3) STORED"
+    numbered = "CREATE TABLE p (k int, i int GENERATED ALWAYS AS IDENTITY) PARTITION BY LIST (k);\n"
+    run_each(url, f"{numbered}CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1);\n")
     run_each(url, f"CREATE TABLE t ({columns});\nINSERT INTO t VALUES (1), (NULL);\n")
     assert export_database(url, tmp_path).complete
     reader = read_bundle(tmp_path)

@@ -113,7 +113,8 @@ definitions(kind, label, stored, printed, made_by) AS (
     FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid)), '', NULL::xid
   FROM relations r WHERE r.relkind IN ('r', 'p')
   UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
-    concat_ws(' ', a.attnotnull, a.attidentity, a.attgenerated <> '', d.oid IS NULL, (SELECT collname FROM
+    concat_ws(' ', a.attnotnull, CASE WHEN r.relispartition THEN '' ELSE a.attidentity END, a.attgenerated <> '',
+      d.oid IS NULL, (SELECT collname FROM
       pg_catalog.pg_collation l WHERE l.oid = a.attcollation)), pg_get_expr(d.adbin, d.adrelid), d.xmin
   FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -184,8 +185,9 @@ FROM definitions
 """
 _DEFINITIONS = _DEFINITIONS.replace("{own}", PROGRESS_SCHEMA).replace("{arguments}", _ARGUMENTS)
 """What each object is: as the server stores it, and as it prints it. What was printed and read back may be printed
-otherwise, though it means the same; options also in another order. Whether it was made since the base says the number
-of its transaction.
+otherwise, though it means the same; options also in another order. A partition numbers its rows as its parent does
+(from PostgreSQL 17 on), and a virtual column has the values of a stored one. Whether it was made since the base says
+the number of its transaction.
 """
 _TABLES = """
 SELECT textsend(n.nspname || '.' || c.relname), textsend(format('DROP TABLE %I.%I', n.nspname, c.relname)),
