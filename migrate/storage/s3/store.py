@@ -388,7 +388,7 @@ class S3Store(BaseStore):
             loops.note((request["KeyMarker"], request["UploadIdMarker"]))
 
     def _algorithm(self) -> dict[str, str]:
-        if self.checksums == "none":
+        if self.checksums == "none" or not self._http.takes_checksums:
             return {}
         return {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
 

@@ -36,7 +36,10 @@ from migrate.storage.s3.http.messages import (
     Response,
     checked_response,
     client_error,
+    has_checksums,
+    refuses_checksums,
     requested_bytes,
+    without_checksums,
 )
 from migrate.storage.s3.http.signing import Signer
 
@@ -57,6 +60,8 @@ class _IdleConnections:
         self.queue: deque[tuple[float, Connection]] = deque()
         self.all: weakref.WeakSet[Connection] = weakref.WeakSet()
         """Those that do not wait, too."""
+        self.takes_checksums: bool | None = None
+        """Whether the server takes the headers of checksums; None: not known yet."""
         weakref.finalize(self, _close_all, self.queue)
 
 
@@ -153,6 +158,8 @@ class HttpClient:
         """
         if (error := silence(self.url)) is not None:
             raise error
+        if self._shared.takes_checksums is False:
+            request = without_checksums(request)
         if request.method not in READING:
             reached(f"s3.{request.operation}.before")
         path = self._root + quote(bytes_of(request.key), safe="/")
@@ -161,6 +168,30 @@ class HttpClient:
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"
         most_bytes = 0 if request.method == "HEAD" else requested_bytes(request)
         return connection.send(head, request.body, most_bytes=most_bytes, body=body)
+
+    @property
+    def takes_checksums(self) -> bool:
+        """Whether the server takes the headers of checksums, as far as it is known."""
+        return self._shared.takes_checksums is not False
+
+    def settled(self, request: Request, response: Response) -> Response:
+        """Return the response, or that to the request without checksums where the server takes none: Backblaze B2
+        refuses whatever names them. Of that to HEAD it does not say why. Raises like ``PendingResponse.result``.
+        """
+        shared = self._shared
+        if shared.takes_checksums is False or not has_checksums(request):
+            return response
+        if response.is_success:
+            shared.takes_checksums = True
+        is_refusal = refuses_checksums(response) or (
+            shared.takes_checksums is None and request.method == "HEAD" and response.status == 400
+        )
+        if not is_refusal:
+            return response
+        second = self.begin(without_checksums(request)).result()
+        if second.is_success or refuses_checksums(response):
+            shared.takes_checksums = False
+        return second
 
     def _connection(self) -> Connection:
         """Return a connection that was used a moment ago, else a new one. ``release`` gives it back."""
@@ -246,7 +277,7 @@ class PendingResponse:
             self._connection.close()
             raise
         self._client.release(self._connection)
-        return checked_response(self._request, response)
+        return checked_response(self._request, self._client.settled(self._request, response))
 
     def wait(self) -> Response:
         """Return a successful response. Raises ``MoveoutError`` like ``HttpClient.call``."""

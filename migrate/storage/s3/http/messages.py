@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -13,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError, WrongAnswerError
@@ -121,6 +124,31 @@ def _check_written(request: Request, response: Response) -> None:
         server = response.headers.get("server") or "the server"
         answer = f"{server} answers {response.status} to {request.operation}, without {lacking}"
         raise WrongAnswerError(f"{answer}, so that is not S3's answer", about=request.key)
+
+
+_CHECKSUMS = "x-amz-checksum-"
+_NO_CHECKSUMS = re.compile(
+    rb"header\W[^<]{0,8}x-amz-checksum-[^<]*(?:received for this API call|not implemented)", re.IGNORECASE
+)
+
+
+def has_checksums(request: Request) -> bool:
+    """Tell whether a request has headers of checksums, or asks for them."""
+    return any(name.startswith(_CHECKSUMS) for name in request.headers)
+
+
+def refuses_checksums(response: Response) -> bool:
+    """Tell whether a server says that it takes no headers of checksums."""
+    return response.status in {400, 501} and _NO_CHECKSUMS.search(response.body) is not None
+
+
+def without_checksums(request: Request) -> Request:
+    """Return a request without headers of checksums. A body goes with its MD5, which every server checks."""
+    headers = {name: value for name, value in request.headers.items() if not name.startswith(_CHECKSUMS)}
+    if request.body and request.method == "PUT" and "Content-MD5" not in headers:
+        md5 = hashlib.md5(request.body, usedforsecurity=False).digest()
+        headers["Content-MD5"] = base64.b64encode(md5).decode()
+    return replace(request, headers=headers)
 
 
 def requested_bytes(request: Request) -> int | None:
