@@ -23,13 +23,16 @@ def snapshot_lost(source: str, reason: str) -> SourceSnapshotLostError:
 
 @contextmanager
 def lost_with_sessions(url: str, has_ended: Callable[[SourceUnreachableError], bool]) -> Iterator[None]:
-    """Raise ``SourceSnapshotLostError`` where what is read under a snapshot fails because a session ``has_ended``."""
+    """Raise ``SourceSnapshotLostError`` where what is read under a snapshot fails because a session ``has_ended``. What
+    another server raises meanwhile, such as a destination, is its own.
+    """
     try:
         yield
     except (SourceSnapshotLostError, SourceSilentError):
         raise
     except SourceUnreachableError as exc:
-        if not has_ended(exc):
+        is_of_another = exc.is_of_url and exc.about != url
+        if is_of_another or not has_ended(exc):
             raise
         raise snapshot_lost(url, exc.explanation) from exc
 

@@ -70,6 +70,8 @@ class WaitingCommand(Struct, frozen=True):
     is_held: Callable[[], bool] = lambda: False
     """Whether an application stands still meanwhile: a silent server is waited for ``HELD_SECONDS`` then."""
     patience: Patience = WORKING
+    tries_again: bool = False
+    """Whether the command tries again by itself, however long that takes."""
 
 
 class ContactedServer(Struct, frozen=True):
@@ -165,6 +167,8 @@ class ServerContact:
             return f"; an application may stand still, so without an answer the command ends at about {until}"
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
+        if self._command.tries_again:
+            return "; moveout tries again until it does. Ctrl-C stops; the same command goes on later"
         if self._server.has_answered():
             what = (
                 "it refuses connections, and moveout tries again for a while"

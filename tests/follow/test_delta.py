@@ -480,6 +480,16 @@ def test_no_pass_begins_while_the_bundle_is_damaged(files, tmp_path):
     assert read_delta(files.store, "app").defined is None
 
 
+def test_a_destination_that_does_not_answer_is_named_by_itself(postgres, tmp_path):
+    """It was called the end of the source's snapshot."""
+    old, gone = postgres.database(), "postgresql://127.0.0.1:9/gone"
+    store = open_location(str(tmp_path))
+    write_delta(store, DeltaRecord("app"))
+    with pytest.raises(UnreachableError) as raised:
+        DeltaSource("app", Endpoint(old), Endpoint(gone), store).take_pass(CancellationToken())
+    assert (raised.value.about, "snapshot" in str(raised.value)) == (gone, False)
+
+
 def test_which_side_of_a_pass_is_not_there_is_named(files, tmp_path):
     (tmp_path / "new.db").rename(tmp_path / "elsewhere.db")
     with pytest.raises(IncompleteError, match="app was not restored yet"):

@@ -26,7 +26,7 @@ from tests.tools.waiting import eventually
 class Contacted:
     """A contact whose clock, server and work are the test's."""
 
-    def __init__(self, ask=None, give_up="given up", patience=WORKING):
+    def __init__(self, ask=None, give_up="given up", patience=WORKING, tries_again=False):
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
         self.has_answered = True
@@ -53,6 +53,7 @@ class Contacted:
             is_too_late=lambda: self.now > self.late,
             is_held=lambda: self.is_held,
             patience=patience,
+            tries_again=tries_again,
         )
         self.contact = ServerContact(server, command, clock=lambda: self.now)
 
@@ -164,6 +165,15 @@ def test_of_a_server_that_has_never_answered_it_is_said_when_it_is_given_up():
     )
     assert (until - since).seconds == FIRST_ANSWER_SECONDS
     assert ", and never before; without an answer moveout gives up at about " in line
+    watched.end()
+
+
+def test_a_command_that_tries_again_by_itself_does_not_say_that_it_gives_up():
+    watched = Contacted(tries_again=True)
+    watched.has_answered = False
+    watched.pass_seconds(20)
+    (line,) = watched.notes
+    assert "; moveout tries again until it does. Ctrl-C stops" in line
     watched.end()
 
 

@@ -132,11 +132,12 @@ class Session(Struct):
         may_end: bool = True,
         is_too_late: Callable[[], bool] = lambda: False,
         is_held: Callable[[], bool] = lambda: False,
+        tries_again: bool = True,
     ) -> AbstractContextManager[None]:
         """Note it, as long as the context lasts, where a server of one of these databases is silent. When the command
         is interrupted, or it ``is_too_late``, nobody waits for a silent server any more; a minute later while an
         application stands still (``is_held``). An interrupted command that ``may_end`` as a kill would end it does so
-        then.
+        then. ``tries_again``: the command does, by itself.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
             WORKING,
@@ -147,7 +148,14 @@ class Session(Struct):
         give_up = self._end_at_once if may_end else None
         meter, note = self.meter, self.progress.note
         command = WaitingCommand(
-            meter.quiet_seconds, note, self.cancellation, give_up, is_too_late, is_held, WORKING
+            meter.quiet_seconds,
+            note,
+            self.cancellation,
+            give_up,
+            is_too_late,
+            is_held,
+            WORKING,
+            tries_again,
         )
         return noted_silence(endpoints, command)
 
@@ -166,7 +174,9 @@ class Session(Struct):
         def wait(seconds: float) -> bool:
             return self.cancellation.wait(seconds) or is_too_late()
 
-        noted = self.noting_silence(*endpoints, may_end=may_end, is_too_late=is_too_late, is_held=is_held)
+        noted = self.noting_silence(
+            *endpoints, may_end=may_end, is_too_late=is_too_late, is_held=is_held, tries_again=False
+        )
         with noted, waiting_for_silent(wait):
             yield
 
