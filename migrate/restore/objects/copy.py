@@ -323,12 +323,8 @@ class _HistoryWriter(Struct):
         large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
         small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
         destination = self.writer.destination
-        self._take(
-            markers,
-            destination.put_versions(
-                (Description(job.key, before=self._before(job)), None) for job in markers
-            ),
-        )
+        described_markers = (Description(job.key, before=self._counts[job.key]) for job in markers)
+        self._take(markers, destination.put_versions((described, None) for described in described_markers))
         intact, intact_to_write = tee(self._intact(small))
         self._take(
             (job for job, _ in intact),
@@ -348,7 +344,7 @@ class _HistoryWriter(Struct):
             yield job, body
 
     def _described(self, job: ObjectWrite) -> Description:
-        return self.writer.terms.describe(job.key, job.row, self._before(job))
+        return self.writer.terms.describe(job.key, job.row, self._counts[job.key])
 
     def _take(self, jobs: Iterable[ObjectWrite], answers: Iterable[Written]) -> None:
         """Note what became of jobs, which are answered in order."""
@@ -375,9 +371,6 @@ class _HistoryWriter(Struct):
             self._counts[job.key] += 1
             written = self.writer.destination.newest_version(job.key)
             self.moved.append((job.key, job.row.version_id, written, False))
-
-    def _before(self, job: ObjectWrite) -> int:
-        return self._counts[job.key]
 
     def _body(self, job: ObjectWrite) -> bytes:
         location = (job.row.file, job.row.offset)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -44,6 +45,10 @@ class Terms(Refusals, frozen=True):
         # A request for an object without a key is one for the bucket itself: it would make it, or remove it.
         refusals["refused_keys"] = {NAMELESS: "has no object without one", **capabilities.refused_keys}
         return cls(**refusals, encrypts=encrypts)
+
+    def refused_oddity(self, oddities: AbstractSet[str]) -> str:
+        """Return for which of its key's oddities the destination does not take an object; "" where it takes it."""
+        return min(oddities & self.refused_keys.keys(), default="")
 
     def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:
         """Return what goes along with a version's bytes; see ``Description`` for ``before``."""

@@ -313,10 +313,10 @@ def _row_losses(rows: _Histories, plan: _Plan, terms: Terms) -> Iterator[Loss]:
     ):
         with closing(Oddities(ALWAYS & terms.refused_keys.keys())) as kinds:
             for key, versions in rows:
-                refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
+                refused = terms.refused_oddity(kinds.of(key, versions[-1].size_bytes))
                 for row in versions:
                     if refused:
-                        reason = f"it has {refused[0]}: the destination {terms.refused_keys[refused[0]]}"
+                        reason = f"it has {refused}: the destination {terms.refused_keys[refused]}"
                         yield Loss(_name(key, row), "object", reason)
                     else:
                         yield from terms.losses(key, row)
@@ -447,9 +447,8 @@ class _ObjectWrites:
             if key.startswith(self._ours):
                 self._reserved.append(key)
                 continue
-            refused = sorted(kinds.of(key, rows[-1].size_bytes) & self._terms.refused_keys.keys())
-            if refused:
-                self._refuse(refused[0], key)
+            if refused := self._terms.refused_oddity(kinds.of(key, rows[-1].size_bytes)):
+                self._refuse(refused, key)
                 continue
             existing = self._present.earlier_versions(key, rows)
             if existing is None:
