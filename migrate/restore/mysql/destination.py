@@ -74,8 +74,8 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
     none of what is there. Raises ``BusyError``, ``SourceError``.
     """
     with naming_create():
-        connection = connect(address)
-    try:
+        opened = connect(address)
+    with closing(opened) as connection:
         name = quote_literal(f"moveout {address.database}"[:64])
         deadline = time.monotonic() + _LOCK_SECONDS
         while connection.value(f"SELECT GET_LOCK({name}, 1)") != 1:
@@ -87,8 +87,6 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
         existing, others = find_control_tables(connection)
         control = ControlTables.apart_from({*names, *others})
         yield MysqlDestination(address, DestinationConnection(address, connection.raw, control), existing)
-    finally:
-        connection.close()
 
 
 def create_database(

@@ -6,7 +6,7 @@ No session keeps triggers from firing: those of a table are dropped while its ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pyarrow as pa
 import pymysql
@@ -167,9 +167,9 @@ def _has_value(column: MysqlColumn, value: bytes | None) -> bytes:
 def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[MysqlRepair]:
     """See ``migrate.repair.repair.OpenRepair``."""
     address = parse_url(url, secrets)
-    with as_source_errors(address.url), open_destination(address) as destination:
-        repair = MysqlRepair(address, destination.connection)
-        try:
-            yield repair
-        finally:
-            repair.close()
+    with (
+        as_source_errors(address.url),
+        open_destination(address) as destination,
+        closing(MysqlRepair(address, destination.connection)) as repair,
+    ):
+        yield repair

@@ -185,8 +185,7 @@ class _Restore:
             markers = Markers(refused_markers(self._destination) if with_versions else frozenset())
             hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
             rows = _Histories(self._reader, self._source, self._destination, flat, markers, hidden)
-            present = ExistingObjects(self._destination, versions=with_versions)
-            try:
+            with closing(ExistingObjects(self._destination, versions=with_versions)) as present:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
                 terms = self._agree_on_terms(rows, plan, with_versions=with_versions, snowball=snowball)
@@ -201,8 +200,6 @@ class _Restore:
                 with self._report.versions() as moved:
                     done = run.write(workers, open_pool, lease, moved if with_versions else None)
                 self._progress.end()
-            finally:
-                present.close()
         self._finish(plan, flat)
         return self._outcome(plan, run, done)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -319,12 +319,11 @@ def _findings(job: SqliteRestore, left_out: Sequence[str]) -> list[str]:
     rows = _differences(job) if job.run.selection.rows else []
     if not job.run.selection.definitions:
         return rows
-    connection = open_file(job.address.path, immutable=True)
-    try:
-        with sqlite_destination.translated(job.address):
-            catalog = read_catalog(connection)
-    finally:
-        connection.close()
+    with (
+        closing(open_file(job.address.path, immutable=True)) as connection,
+        sqlite_destination.translated(job.address),
+    ):
+        catalog = read_catalog(connection)
     if not job.run.whole:
         selected_names = {(entry.type, entry.name) for entry in job.entries}
         present = [entry for entry in catalog.entries if (entry.type, entry.name) in selected_names]
@@ -359,23 +358,19 @@ def _check(address: SqliteAddress) -> tuple[list[str], list[str]]:
     """Let SQLite check the file. Return findings about the file, and notes about its rows."""
     findings: list[str] = []
     notes: list[str] = []
-    connection = open_file(address.path, immutable=True)
-    try:
-        lines = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-        for line in lines:
-            if line.startswith(_FROM_THE_DATA):
-                notes.append(f"integrity_check says of the rows, which are the source's: {line}")
-            elif line != "ok":
-                findings.append(f"integrity_check: {line}")
-        broken = len(connection.execute("PRAGMA foreign_key_check").fetchall())
-        if broken:
-            notes.append(
-                f"foreign_key_check: {broken} rows refer to rows that are not there, as in the source"
-            )
-    except sqlite3.OperationalError as exc:
-        notes.append(f"SQLite could not check all of the file: {exc}")
-    except sqlite3.DatabaseError as exc:
-        findings.append(f"integrity_check: {exc}")
-    finally:
-        connection.close()
+    with closing(open_file(address.path, immutable=True)) as connection:
+        try:
+            for (line,) in connection.execute("PRAGMA integrity_check").fetchall():
+                if line.startswith(_FROM_THE_DATA):
+                    notes.append(f"integrity_check says of the rows, which are the source's: {line}")
+                elif line != "ok":
+                    findings.append(f"integrity_check: {line}")
+            if broken := len(connection.execute("PRAGMA foreign_key_check").fetchall()):
+                notes.append(
+                    f"foreign_key_check: {broken} rows refer to rows that are not there, as in the source"
+                )
+        except sqlite3.OperationalError as exc:
+            notes.append(f"SQLite could not check all of the file: {exc}")
+        except sqlite3.DatabaseError as exc:
+            findings.append(f"integrity_check: {exc}")
     return findings, notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pymysql
 from msgspec import Struct
@@ -102,15 +103,12 @@ def add_keys(destination: DestinationConnection, later: Later, done: set[str], w
 
 
 def _add(destination: DestinationConnection, name: str, items: Sequence[str]) -> None:
-    connection = destination.another()
-    try:
+    with closing(destination.another()) as connection:
         try:
             _add_all(connection, name, items)
         except pymysql.Error as exc:
             raise ddl_error(exc, {"kind": "keys of", "name": name}) from exc
         mark_done(connection, _step(name))
-    finally:
-        connection.close()
 
 
 def _add_all(connection: DestinationConnection, name: str, items: Sequence[str]) -> None:
