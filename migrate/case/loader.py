@@ -113,7 +113,7 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
     except tomllib.TOMLDecodeError as exc:
         raise UsageError(
             f"{path} is not TOML: {exc}{_key_at(text, str(exc))}",
-            next_step="texts stand in quotes, and times with a space in them; compare with what `moveout init` writes",
+            next_step=_toml_step(str(exc)),
         ) from exc
     if not document and not may_be_empty:
         raise UsageError(
@@ -121,6 +121,14 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
             next_step="moveout init writes one; name the bundle itself where there is no case file",
         )
     return _Reader(path).case(document)
+
+
+def _toml_step(complaint: str) -> str:
+    """Return what to do about a complaint of TOML's parser."""
+    twice = re.match(r"Cannot declare \('(\w+)',\) twice", complaint)
+    if twice and twice[1] in _LISTS:
+        return f"write two brackets where it may stand several times: [[{twice[1]}]]"
+    return "texts stand in quotes, and times with a space in them; compare with what `moveout init` writes"
 
 
 def _key_at(text: str, complaint: str) -> str:
@@ -203,10 +211,11 @@ class _Reader:
         known = _SECTIONS[section] + (registry.secret_names() if section in _WITH_SECRETS else ())
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             self._fail(f"{section!r} must be {expected % section}")
-        for table in tables:
+        for position, table in enumerate(tables, 1):
+            section_name = f"[[{section}]] number {position}" if section in _LISTS else f"[{section}]"
             for key in table:
                 if key not in known:
-                    self._fail(f"[{section}] has no {key!r}{_suggest(key, known)}")
+                    self._fail(f"{section_name} has no {key!r}{_suggest(key, known)}")
 
     def _text(
         self, table: Mapping[str, Any], key: str, section_name: str, *, default: str | None = None

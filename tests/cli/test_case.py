@@ -107,7 +107,10 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
         ),
         ("[source]\nname = 'a'\n", r"\[\[source\]\]"),
         ("[[source]]\nname = 'a'\n", "needs url"),
-        ("[[source]]\nname = 'a'\nurl = 's3://b'\nulr = 1\n", "did you mean 'url'"),
+        (
+            "[[source]]\nname = 'a'\nurl = 's3://b'\nulr = 1\n",
+            r"\[\[source\]\] number 1 .*did you mean 'url'",
+        ),
         ("[[source]]\nname='a'\nurl='s3://b'\n[[source]]\nname='a'\nurl='s3://c'\n", "twice"),
         ("[[source]]\nname='a'\nurl='s3://b'\n[[destination]]\nsource='z'\nurl='s3://c'\n", "not among a"),
         ("[[source]]\nname='a'\nurl='postgresql://h/d'\npassword='hunter2'\n", "takes no secret itself"),
@@ -127,6 +130,13 @@ def test_what_is_wrong_is_named_with_the_file(tmp_path, text, complaint):
     assert str(path) in str(caught.value)
     assert caught.value.next_step
     assert "hunter2" not in str(caught.value)
+
+
+def test_brackets_that_are_missing_are_named(tmp_path):
+    path = write(tmp_path, "[source]\nname = 'a'\n[source]\nname = 'b'\n")
+    with pytest.raises(UsageError, match="Cannot declare") as caught:
+        load(path)
+    assert caught.value.next_step == "write two brackets where it may stand several times: [[source]]"
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path):

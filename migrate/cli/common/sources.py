@@ -53,14 +53,14 @@ def load_case(path: Path | None) -> Case | None:
     case = load(path)
     for name, source in case.sources.items():
         if name != source.url:
-            _check_name(name)
+            _check_name(name, path)
     return case
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, path: Path) -> None:
     if not layout.is_source_name(name):
         raise UsageError(
-            f"{name!r} cannot name a source",
+            f"{path}: {name!r} cannot name a source",
             next_step="use lower-case letters, digits, '-' and '_', at most 63",
         )
 
