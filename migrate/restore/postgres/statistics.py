@@ -17,7 +17,7 @@ import psycopg
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from migrate.errors import MoveoutError
 from migrate.number_text import list_words
-from migrate.restore.postgres.definitions.refusals import first_line, use_every_schema
+from migrate.restore.postgres.definitions.refusals import first_line, searching_every_schema
 from migrate.restore.postgres.destination import PostgresDestination, connect_writer
 
 _TABLES = f"""
@@ -35,6 +35,12 @@ ORDER BY 2
 """What ANALYZE without names works on but the server's own tables and ours, and whether foreign tables are below it. A
 partition comes with its parent where that is analyzed.
 """
+_EXPRESSIONS = """
+SELECT textsend(pg_catalog.pg_get_indexdef(i.indexrelid)) FROM pg_catalog.pg_index i
+WHERE coalesce(i.indexprs, i.indpred) IS NOT NULL AND (i.indrelid = %(table)s::pg_catalog.regclass
+  OR i.indrelid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(%(table)s::pg_catalog.regclass) AS t))
+"""
+"""The indexes of a table and of its partitions that run code."""
 _REMOTE = "it has foreign tables below it, and their servers are not asked"
 _TOGETHER = 32
 """So many tables at most are analyzed by one statement."""
@@ -49,6 +55,8 @@ class Analysis:
         self._reasons: dict[str, str] = {}
         self._connections = [destination.connection]
         self._stop = threading.Event()
+        self._one_at_a_time = threading.Lock()
+        """Held while functions of the database may be altered for a moment: see ``searching_every_schema``."""
 
     def run(self, sessions: int) -> list[str]:
         """Analyze every table, and return notes about those that cannot be analyzed. A table that fails, because its
@@ -106,9 +114,10 @@ class Analysis:
     def _refusal(self, connection: psycopg.Connection[Any], schema: str, name: str) -> str:
         """Analyze one table while names without a schema are searched in all; return why that failed, or ""."""
         try:
-            with connection.transaction():
-                use_every_schema(connection, schema)
-                connection.execute(f"ANALYZE {name}".encode())
+            with self._one_at_a_time, connection.transaction():
+                code = b" ".join(row[0] for row in connection.execute(_EXPRESSIONS.encode(), {"table": name}))
+                with searching_every_schema(connection, schema, code):
+                    connection.execute(f"ANALYZE {name}".encode())
         except psycopg.Error as exc:
             if connection.broken or self._stop.is_set():
                 raise

@@ -61,7 +61,7 @@ _GRANTOR = re.compile(rb"^SET SESSION AUTHORIZATION (" + NAME + rb");$", re.MULT
 
 _FUNCTIONS = """
 WITH RECURSIVE relations(oid) AS (
-  SELECT pg_catalog.to_regclass(%(relation)s)::pg_catalog.oid
+  SELECT pg_catalog.to_regclass(%(relation)s::pg_catalog.text)::pg_catalog.oid
   UNION SELECT d.refobjid FROM relations r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.oid
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
   WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
@@ -136,15 +136,17 @@ def refusal_of(connection: psycopg.Connection[Any], name: str, sql: bytes) -> st
 
 
 @contextmanager
-def _searching(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
-    """Within the caller's transaction, let the code that an entry runs find names without a schema. Where the server
-    wants it so, the functions have that search path until then: nobody else sees it.
+def searching_every_schema(
+    connection: psycopg.Connection[Any], schema: str, sql: bytes, relation: str | None = None
+) -> Iterator[None]:
+    """Within the caller's transaction, let code find names without a schema, those of its own ``schema`` first. Where
+    the server wants it so, the functions that ``sql`` names, or a view ``relation`` uses, have that search path until
+    then: nobody else sees it.
     """
-    use_every_schema(connection, entry.schema)
+    use_every_schema(connection, schema)
     functions: list[tuple[str]] = []
     if connection.info.server_version >= _RESTRICTED_VERSION:
-        names = [".".join(unquote(name)) for name in re.findall(QUALIFIED + rb"(?=\()", entry.sql)]
-        relation = quote_qualified(entry.schema, entry.name)
+        names = [".".join(unquote(name)) for name in re.findall(QUALIFIED + rb"(?=\()", sql)]
         values = {"relation": relation, "names": names}
         functions = connection.execute(_FUNCTIONS.encode(), values).fetchall()
     for (function,) in functions:
@@ -170,7 +172,10 @@ class Workaround(Enum):
         """Help, within the caller's transaction."""
         if self is Workaround.RIGHTS:
             return lent(connection, entry)
-        return _searching(connection, entry) if self is Workaround.SCHEMAS else nullcontext()
+        if self is Workaround.SCHEMAS:
+            relation = quote_qualified(entry.schema, entry.name)
+            return searching_every_schema(connection, entry.schema, entry.sql, relation)
+        return nullcontext()
 
 
 class Check(Struct, frozen=True):
