@@ -12,11 +12,9 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 from msgspec import Struct
@@ -77,19 +75,9 @@ class ObjectParts(S3Store):
 
     def begin_described(self, described: Description) -> str:
         """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""
-        headers = described_headers(described)
-        if self.checksums == "crc64nvme":
-            headers |= {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
+        headers = described_headers(described) | self._algorithm()
         request = Request("CreateMultipartUpload", "POST", described.key, {"uploads": ""}, headers)
-        response = self._requests.call(request)
-        if response.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
-            self.checksums = "none"
-        upload_id = None
-        with suppress(ET.ParseError):
-            upload_id = ET.fromstring(response.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
-        if not upload_id:
-            raise WrongAnswerError("the answer to CreateMultipartUpload cannot be read", about=described.key)
-        return upload_id
+        return self._begun(described.key, self._requests.call(request))
 
     def _whole(self, key: str) -> str:
         """Any key goes here, not only those of a bundle."""

@@ -8,7 +8,7 @@ supports none of this is noted in ``S3Store.checksums``; what it does not check 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from typing import Any, Literal
 from urllib.parse import unquote_plus
@@ -207,11 +207,9 @@ class S3Store(BaseStore):
         part_bytes: int = PART_BYTES,  # noqa: ARG002
     ) -> str:
         """See ``MultipartStore.begin``."""
-        with self._translated(key):
-            response = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
-        if response.get("ChecksumAlgorithm") != "CRC64NVME":
-            self.checksums = "none"
-        return str(required_field(response, "UploadId", self._named(key)))
+        headers = {f"x-amz-meta-{SHA256_METADATA}": sha256} if sha256 else {}
+        request = Request("CreateMultipartUpload", "POST", key, {"uploads": ""}, headers | self._algorithm())
+        return self._begun(key, self._exchange(request))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``.
@@ -388,9 +386,22 @@ class S3Store(BaseStore):
             loops.note((request["KeyMarker"], request["UploadIdMarker"]))
 
     def _algorithm(self) -> dict[str, str]:
-        if self.checksums == "none" or not self._http.takes_checksums:
+        if self.checksums == "none":
             return {}
-        return {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
+        return {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
+
+    def _begun(self, key: str, response: Response) -> str:
+        """Return the id of an upload from the answer to its begin."""
+        if response.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
+            self.checksums = "none"
+        upload_id = None
+        with suppress(ET.ParseError):
+            upload_id = ET.fromstring(response.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
+        if not upload_id:
+            raise WrongAnswerError(
+                "the answer to CreateMultipartUpload cannot be read", about=self._named(key)
+            )
+        return upload_id
 
     def _row(self, part: UploadedPart) -> str:
         checksum = ""
@@ -423,7 +434,3 @@ class S3Store(BaseStore):
 
 def _is_no_bucket(exc: Exception) -> bool:
     return isinstance(exc, boto_errors.ClientError) and exc.response["Error"]["Code"] == _NO_BUCKET
-
-
-def _metadata(sha256: str | None) -> dict[str, Any]:
-    return {"Metadata": {SHA256_METADATA: sha256}} if sha256 else {}

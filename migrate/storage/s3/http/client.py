@@ -49,6 +49,7 @@ IDLE_SECONDS = 4.0
 """How long an unused connection is kept: less long than servers keep it."""
 _JUST_NOW_SECONDS = 0.05
 _REGION = "x-amz-bucket-region"
+_BEGINS = "CreateMultipartUpload"
 _ELSEWHERE = {301, 307, 400, 403}
 """Statuses of requests that were sent, or signed, for a region that is not the bucket's."""
 
@@ -169,14 +170,10 @@ class HttpClient:
         most_bytes = 0 if request.method == "HEAD" else requested_bytes(request)
         return connection.send(head, request.body, most_bytes=most_bytes, body=body)
 
-    @property
-    def takes_checksums(self) -> bool:
-        """Whether the server takes the headers of checksums, as far as it is known."""
-        return self._shared.takes_checksums is not False
-
     def settled(self, request: Request, response: Response) -> Response:
         """Return the response, or that to the request without checksums where the server takes none: Backblaze B2
-        refuses whatever names them. Of that to HEAD it does not say why. Raises like ``PendingResponse.result``.
+        refuses whatever names them. Of that to HEAD it does not say why. Servers that know other checksums refuse only
+        to begin an upload with ours. Raises like ``PendingResponse.result``.
         """
         shared = self._shared
         if shared.takes_checksums is False or not has_checksums(request):
@@ -189,7 +186,7 @@ class HttpClient:
         if not is_refusal:
             return response
         second = self.begin(without_checksums(request)).result()
-        if second.is_success or refuses_checksums(response):
+        if (second.is_success or refuses_checksums(response)) and request.operation != _BEGINS:
             shared.takes_checksums = False
         return second
 

@@ -128,8 +128,11 @@ def _check_written(request: Request, response: Response) -> None:
 
 _CHECKSUMS = "x-amz-checksum-"
 _NO_CHECKSUMS = re.compile(
-    rb"header\W[^<]{0,8}x-amz-checksum-[^<]*(?:received for this API call|not implemented)", re.IGNORECASE
+    rb"header\W[^<]{0,8}x-amz-checksum-[^<]*(?:received for this API call|not implemented)"
+    rb"|Invalid checksum provided|checksum algorithm provided is unsupported",
+    re.IGNORECASE,
 )
+"""In the words of Backblaze B2, of R2, of MinIO before CRC64NVME, and of S3 before it."""
 
 
 def has_checksums(request: Request) -> bool:
