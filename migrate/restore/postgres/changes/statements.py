@@ -33,6 +33,11 @@ _DEFINITION_STEP = (
     " source's statements at the destination, too, and take out until the switch a constraint that looks at the time or"
     " at other tables; then run the same command again"
 )
+_PARTITION_STEP = (
+    "the destination puts the row into another partition. Where that comes from the hash of an enum, no two databases"
+    " agree: export this database once more without follow, while nobody writes to it, and restore that. Else give the"
+    " partitions the bounds of the source; then run the same command again"
+)
 _OF_DEFINITIONS = ("22", "23502", "23514", "42", "P0")
 """SQLSTATE classes, and not_null_violation and check_violation: definitions refuse the value, whatever the rows are."""
 _OF_THE_SERVER = ("08", "25", "40", "53", "55", "57", "58")
@@ -302,12 +307,18 @@ def write_change(connection: psycopg.Connection[Any], table: DestinationTable, w
         if not is_about_data(exc, connection):
             raise
         connection.execute(b"ROLLBACK TO moveout_change")
-        step = _DEFINITION_STEP if (exc.sqlstate or "").startswith(_OF_DEFINITIONS) else _NEXT_STEP
-        raise _conflict(connection, table, waiting, first_line(exc), step) from exc
+        raise _conflict(connection, table, waiting, first_line(exc), _step(exc)) from exc
     connection.execute(b"RELEASE moveout_change")
     if count != 1:
         there = "no such row" if count == 0 else f"{count} such rows"
         raise _conflict(connection, table, waiting, f"the destination has {there}")
+
+
+def _step(error: psycopg.Error) -> str:
+    """Return what to do about a change that the server refuses."""
+    if isinstance(error, psycopg.errors.CheckViolation) and not error.diag.constraint_name:
+        return _PARTITION_STEP  # the bounds of a partition are a constraint without a name
+    return _DEFINITION_STEP if (error.sqlstate or "").startswith(_OF_DEFINITIONS) else _NEXT_STEP
 
 
 def _statement(table: DestinationTable, waiting: Waiting) -> ParameterizedStatement:
