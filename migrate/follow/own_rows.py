@@ -6,7 +6,8 @@ lost. So a table is written to only while it has the rows that the bundle has, o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from msgspec.structs import replace
 from xxhash import xxh3_64_hexdigest
@@ -14,6 +15,7 @@ from xxhash import xxh3_64_hexdigest
 from exporters.engine import part_reader_of
 from exporters.errors import NotEqualError
 from exporters.row_digest import to_hex
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_table
 from migrate.case.model import Endpoint
@@ -55,8 +57,8 @@ class OwnRows:
             raise NotEqualError(
                 f"{table.label} of {self._name} has other rows at {self._destination.shown} than moveout has put"
                 " there: a delta pass would replace what others have written",
-                next_step="where the new side is in use, follow no more; where these rows may be lost, moveout follow"
-                " --overwrite replaces them",
+                next_step="where the new side is in use, follow no more; where these rows may be lost, or types of"
+                " columns were altered at both sides, moveout follow --overwrite replaces them",
             )
         self._unsettled[table.label] = None
         self._left.pop(table.label, None)
@@ -92,16 +94,23 @@ class OwnRows:
 
     def _is_in_bundle(self, table: ComparedTable) -> bool:
         """Tell whether a table has the rows of the bundle, or the bundle does not say what it should have."""
-        if (reader := self._open_bundle()) is None:
+        if self._bundle is None:
             return table.label not in self._left
-        part_reader = part_reader_of(self._destination.engine)
-        for row in reader.tables(self._name):
-            if part_reader.label(row.schema, row.name) == table.label:
-                columns = BundleRows(part_reader, reader, row).columns
-                is_altered = bool(columns) and [*columns] != [*table.columns]
-                digest = table.read_destination() if table.hash_name else table.destination
-                return is_altered or compare_table(row, digest) is None
-        return False
+        reader, rows = self._bundle
+        if (row := rows.get(table.label)) is None:
+            return False
+        columns = BundleRows(part_reader_of(self._destination.engine), reader, row).columns
+        is_altered = bool(columns) and [*columns] != [*table.columns]
+        digest = table.read_destination() if table.hash_name else table.destination
+        return is_altered or compare_table(row, digest) is None
+
+    @cached_property
+    def _bundle(self) -> tuple[BundleReader, Mapping[str, CatalogRow]] | None:
+        """What was restored, and its tables by label; read once, where it is needed."""
+        if (reader := self._open_bundle()) is None:
+            return None
+        label = part_reader_of(self._destination.engine).label
+        return reader, {label(row.schema, row.name): row for row in reader.tables(self._name)}
 
 
 def _form(table: ComparedTable) -> str:
