@@ -5,9 +5,11 @@ import os
 import socket
 import struct
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from functools import partial
 
+import psycopg
 import pytest
 
 from exporters.connections import open_connections
@@ -19,8 +21,10 @@ from exporters.postgres.errors import DRIVER_ERRORS as POSTGRES_ERRORS
 from exporters.postgres.rows.copy_feed import open_feed
 from exporters.postgres.sessions import connection as postgres
 from exporters.postgres.sessions.snapshot_session import open_snapshot
+from tests.tools.waiting import SECONDS, eventually
 
 SO_ATTACH_FILTER, BPF_RETURN = 26, 6
+MYSQL_SLEEP = "SELECT SLEEP(240)"
 
 
 def sleepers(stack, url):
@@ -28,13 +32,13 @@ def sleepers(stack, url):
     if url.startswith("mysql"):
         connection = mysql.connect(mysql.parse_url(url))
         stack.callback(connection.close)
-        yield lambda: connection.run("SELECT SLEEP(40)")
+        yield lambda: connection.run(MYSQL_SLEEP)
         return
     session, _ = stack.enter_context(open_snapshot(postgres.parse_url(url)))
-    yield lambda: session.holder.execute("SELECT pg_sleep(40)")
+    yield lambda: session.holder.execute("SELECT pg_sleep(240)")
     feed = open_feed(session)
     stack.callback(feed.close)
-    yield lambda: feed.execute("SELECT pg_sleep(40)")
+    yield lambda: feed.execute("SELECT pg_sleep(240)")
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
@@ -91,16 +95,23 @@ def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(r
     url, other_url = server.database(), server.database()
     is_meant = (mysql if kind == "mariadb" else postgres).parse_url(url).url.__eq__
     is_other = (mysql if kind == "mariadb" else postgres).parse_url(other_url).url.__eq__
-    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads, ExitStack() as stack:
         (*_, sleep), (*_, other_sleep) = sleepers(stack, url), sleepers(stack, other_url)
         dropped, waiting = threads.submit(sleep), threads.submit(other_sleep)
-        time.sleep(1)
+        stack.callback(wait, (dropped, waiting))
+        for each in (is_meant, is_other):
+            stack.callback(hang_up, each)
+        for each in (url, other_url):
+            eventually(partial(is_asleep, each))
+        eventually(
+            lambda: not any(unanswered(number) for _, number in open_connections._meant_sockets(is_meant))
+        )
         begun = time.monotonic()
         for owner, number in open_connections._meant_sockets(is_meant):
             drop_what_comes(number)
             stack.callback(str, owner)  # it lives on
         while not dropped.done():
-            assert time.monotonic() < begun + 35  # signs are late on a busy machine
+            assert time.monotonic() < begun + SECONDS
             assert not open_connections.is_any_unheard(is_other)
             if open_connections.is_any_unheard(is_meant):
                 assert time.monotonic() > begun + 1.5
@@ -110,7 +121,25 @@ def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(r
         assert isinstance(dropped.exception(), (*MYSQL_ERRORS, *POSTGRES_ERRORS, SourceError))
         assert time.monotonic() > begun + 3
         assert not waiting.done()
-        hang_up(is_other)
+
+
+def is_asleep(url):
+    """Whether the server has got the statement: what it has not acknowledged the system sends again and again, later
+    each time.
+    """
+    if url.startswith("mysql"):
+        with closing(mysql.connect(mysql.parse_url(url))) as connection:
+            mine = f"db = DATABASE() AND info = '{MYSQL_SLEEP}'"
+            return connection.run(f"SELECT 1 FROM information_schema.processlist WHERE {mine}")
+    with psycopg.connect(url) as connection:
+        query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        return connection.execute(query).fetchall()
+
+
+def unanswered(number):
+    """How many packets of a socket the other side has not acknowledged (``tcpi_unacked``)."""
+    with socket.socket(fileno=os.dup(number)) as other:
+        return struct.unpack_from("@I", other.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)[0]
 
 
 def drop_what_comes(number):
