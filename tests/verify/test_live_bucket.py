@@ -236,7 +236,9 @@ def test_so_many_objects_that_the_bundle_has_not_are_named_and_more_are_said_to_
     listed = SimpleNamespace(unmarked=lambda: map(str, range(count)))
     what = "is in the bucket, but not in the bundle"
     more = [Finding("…", f"more than 3 objects {what.replace('is in', 'are in')}")] if count > 3 else []
+    more.append(Finding("%FF", f"{what}; its key is not UTF-8, and percent-encoded here"))
+    destination = SimpleNamespace(prefix="", reader=SimpleNamespace(not_utf_8={"%FF"}))
     assert (
-        list(live_bucket._extra(SimpleNamespace(prefix=""), listed))
+        list(live_bucket._extra(destination, listed))
         == [Finding(str(number), what) for number in range(min(count, 3))] + more
     )
