@@ -114,7 +114,9 @@ class Switched(Struct, frozen=True):
                 Text("NOT SWITCHED: both sides differ; the old side is in use as before", style="bold red")
             )
             console.print(
-                "→ moveout resync reads a table again, where its log is followed; then give moveout follow again"
+                "→ moveout resync reads a table again, where its log is followed; then give moveout follow again\n"
+                "→ where delta passes are taken, moveout follow --overwrite replaces what others have written at the"
+                " new side"
             )
             return
         what = "nothing could be written" if self.file else "nothing was written"

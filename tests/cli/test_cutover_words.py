@@ -55,6 +55,7 @@ app  1 table with 5 rows equal on both sides, up to 0/17
 media  ! b lacks 2 objects
 NOT SWITCHED: both sides differ; the old side is in use as before
 → moveout resync reads a table again, where its log is followed; then give moveout follow again
+→ where delta passes are taken, moveout follow --overwrite replaces what others have written at the new side
 """
 TAKEN_BACK = """
   done: ALTER DATABASE app
