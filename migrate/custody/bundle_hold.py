@@ -6,6 +6,7 @@ such, and the same command goes on with it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +21,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import read_manifest, read_tag_manifest
 from migrate.custody import documents
 from migrate.custody.log import custody_log
-from migrate.custody.log.custody_log import Log
+from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import LogEntry, moment_of
 from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
@@ -209,26 +210,26 @@ def last_standing(log: Log, location: str) -> list[LogEntry]:
     if holds := standing(log, location):
         return holds
     here = {entry.line for entry in log.at(location, "released")}
-    ended = [holds for entry, holds in standing_at_releases(log) if holds and entry.line in here]
+    ended = [holds for entry, holds in standing_before(log, {"released"}) if holds and entry.line in here]
     return ended[-1] if ended else []
 
 
-def standing_at_releases(log: Log) -> Iterator[tuple[LogEntry, list[LogEntry]]]:
-    """Yield each release of a log with the holds of its location that stood before it. The log is not searched for each
-    of them, but for the first one of a location, and the first after a transfer, which says whose the entries are.
+def standing_before(log: Log, events: Collection[str]) -> Iterator[tuple[LogEntry, list[LogEntry]]]:
+    """Yield the entries of some kinds, each with the holds of its location that no release had ended before it. The log
+    is searched only for transfers between two URLs of one location: what was written there before may be another's.
     """
-    by_location: dict[str, list[LogEntry]] = {}
+    holds_at: defaultdict[str, list[LogEntry]] = defaultdict(list)
     for index, entry in enumerate(log.entries):
-        location = entry.what.location.partition("?")[0]
-        if entry.what.event == "transferred":
-            by_location.clear()
-        elif entry.what.event == "held" and location in by_location:
-            by_location[location] = [*by_location[location], entry]
-        elif entry.what.event == "released":
-            if location not in by_location:
-                by_location[location] = standing(replace(log, entries=log.entries[:index]), location)
-            yield entry, by_location[location]
-            by_location[location] = []
+        event, location = entry.what.event, entry.what.location
+        holds = holds_at[location.partition("?")[0]]
+        if event in events:
+            yield entry, [*holds]
+        if event == "held":
+            holds.append(entry)
+        elif event == "released":
+            holds.clear()
+        elif event == "transferred" and is_same_location(str(entry.what.details.get("from")), location):
+            holds[:] = standing(replace(log, entries=log.entries[: index + 1]), location)
 
 
 def standing(log: Log, location: str, moment: datetime | None = None) -> list[LogEntry]:
@@ -238,8 +239,13 @@ def standing(log: Log, location: str, moment: datetime | None = None) -> list[Lo
     return [
         hold
         for hold in log.unended(location, "held", "released")
-        if moment is None or hold.what.details.get("legal") or end_of(hold) > moment
+        if moment is None or has_not_ended(hold, moment)
     ]
+
+
+def has_not_ended(hold: LogEntry, moment: datetime) -> bool:
+    """Tell whether a hold had not ended by itself by some moment, as the log says."""
+    return bool(hold.what.details.get("legal")) or end_of(hold) > moment
 
 
 def end_of(hold: LogEntry) -> datetime:

@@ -236,7 +236,7 @@ def releases(
     """
     strangers = log.uncounted(trust) if trust else {}
     log = log.without({"transferred"}, trust)
-    held_at = {entry.line: holds for entry, holds in bundle_hold.standing_at_releases(log)}
+    held_at = {entry.line: holds for entry, holds in bundle_hold.standing_before(log, {"released"})}
     unused = {document.key: document for document in documents_kept if document.kind == "release"}
     for entry in released:
         file = str(entry.what.details.get("file"))
@@ -265,9 +265,9 @@ def _early_erasures(log: Log) -> Iterator[Finding]:
     """Yield erasures that began while a hold stood, or ended though one was placed meanwhile, and that nobody gave a
     reason for.
     """
-    for entry in [*log.find("erasing"), *log.find("erased")]:
-        held = bundle_hold.standing(log.before(entry), entry.what.location, entry.moment)
-        if entry.what.event == "erased":
+    for entry, standing in bundle_hold.standing_before(log, {"erasing", "erased"}):
+        held = [hold for hold in standing if bundle_hold.has_not_ended(hold, entry.moment)]
+        if held and entry.what.event == "erased":
             begun = log.before(entry).at(entry.what.location, "erasing")[-1:]
             held = [hold for hold in held if not begun or hold.number > begun[0].number]
         if held and not entry.what.details.get("override"):

@@ -114,18 +114,16 @@ class Log(Struct, frozen=True):
         profile that was reached. What came along with the bundle from another server, where the location has the same
         name, is of there.
         """
-        entries_here = [
-            entry_
-            for entry_ in self.find(event)
-            if entry_.number > after and is_same_location(entry_.what.location, location)
-        ]
-        transfers = [
-            entry_ for entry_ in self.find("transferred") if is_same_location(entry_.what.location, location)
-        ]
+        came_by: dict[str, int] = {}
+        for by in self.find("transferred"):
+            if is_same_location(by.what.location, location) and (came_from := _origin(by)) is not None:
+                came_by[came_from] = max(by.number, came_by.get(came_from, 0))
         return [
             entry_
-            for entry_ in entries_here
-            if not any(entry_.number < by.number and _is_of(entry_, by) for by in transfers)
+            for entry_ in self.find(event)
+            if entry_.number > after
+            and is_same_location(entry_.what.location, location)
+            and entry_.number >= came_by.get(entry_.what.location, 0)
         ]
 
     def unended(self, location: str, event: str, end: str) -> list[LogEntry]:
@@ -139,16 +137,16 @@ class Log(Struct, frozen=True):
         """
         is_namesake = is_same_location(entry_.what.location, location)
         return not any(
-            entry_.number < by.number and _is_of(entry_, by)
+            entry_.number < by.number and entry_.what.location == _origin(by)
             for by in self.find("transferred")
             if not is_namesake or is_same_location(by.what.location, location)
         )
 
 
-def _is_of(entry_: LogEntry, transfer: LogEntry) -> bool:
-    """Tell whether an entry is of the location that a transfer came from, which is another than it led to."""
+def _origin(transfer: LogEntry) -> str | None:
+    """Return the location that a transfer came from; None where it does not say, or that is where it led to."""
     came_from = transfer.what.details.get("from")
-    return entry_.what.location == came_from != transfer.what.location
+    return came_from if isinstance(came_from, str) and came_from != transfer.what.location else None
 
 
 def is_same_location(location: str, other: str) -> bool:
