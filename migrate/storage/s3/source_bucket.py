@@ -129,7 +129,7 @@ class S3Bucket:
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
         self.server = ""
-        self._no_tags = self._counts_tags = False
+        self._no_tags = self._counts_tags = self._takes_gzip = False
         self._lists_parts: bool | None = None
         self._acls: bool | None = None
         self._first_key = ""
@@ -210,16 +210,21 @@ class S3Bucket:
     ) -> Iterator[Fetched]:
         """Read objects, many at once, in order, with the customer's key where there is one and it is needed."""
         key = self._customer_key
-        requests = ((summary, read_request(summary, body=body)) for summary in summaries)
+        requests = ((summary, self._read_request(summary, body=body)) for summary in summaries)
         jobs = (Job(summary, key.likely(request) if key else request) for summary, request in requests)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=window_bytes, follow_up=self._ask_tags):
                 keyed = answer if key is None else self._by_key(key, answer)
                 yield self._fetched(self._as_stored(keyed, body=body), body=body)
 
+    def _read_request(self, summary: ObjectSummary, *, body: bool) -> Request:
+        request = read_request(summary, body=body)
+        return _otherwise_encoded(request) if self._takes_gzip else request
+
     def _as_stored(self, answer: Answer[ObjectSummary], *, body: bool) -> Answer[ObjectSummary]:
         """Return the answer of the size that was listed. Some servers, and networks before them, decompress what has
-        the Content-Encoding gzip, and name no size, where a request does not say that it takes gzip.
+        the Content-Encoding gzip, and name no size, where a request does not say that it takes gzip. Others compress
+        where it says so. Later requests are like the one that was answered right.
         """
         size_bytes = answer.item.size_bytes
         if answer.response is None:
@@ -228,10 +233,12 @@ class S3Bucket:
         # Other headers are those of another object.
         if came_bytes == size_bytes or not (body or came_bytes is None):
             return answer
-        request = replace(answer.request, headers={**answer.request.headers, **_AS_STORED})
+        request = _otherwise_encoded(answer.request)
         stored = self.requests.again(Job(answer.item, request), self._ask_tags)
-        is_so = stored.response is not None and _size_of(stored.response, body=body) == size_bytes
-        return stored if is_so else answer
+        if stored.response is None or _size_of(stored.response, body=body) != size_bytes:
+            return answer
+        self._takes_gzip = _AS_STORED.keys() <= request.headers.keys()
+        return stored
 
     def _by_key(self, key: CustomerKey, answer: Answer[ObjectSummary]) -> Answer[ObjectSummary]:
         """Return the answer to a request; that to the other one, with the key or without, where it was refused."""
@@ -340,7 +347,7 @@ class S3Bucket:
         except (UnreachableError, NotAllowedError, GoneError):
             raise
         except MoveoutError:
-            request = replace(request, headers={**request.headers, **_AS_STORED})
+            request = _otherwise_encoded(request)
             bodies = self._ranges(summary, request, sizes, window_bytes)
             first = next(bodies, b"")
         if sizes:
@@ -557,6 +564,14 @@ def is_same_bucket(bucket: S3Bucket, other: S3Bucket) -> bool:
     with ThreadPoolExecutor(2, thread_name_prefix="moveout-names") as threads:
         own_names = list(threads.map(lambda each: each.own_name, (bucket, other)))
     return bool(own_names[0]) and own_names[0] == own_names[1]
+
+
+def _otherwise_encoded(request: Request) -> Request:
+    """Return a request that says that it takes gzip; one that does not say so where it does."""
+    headers = {**request.headers, **_AS_STORED}
+    if headers == request.headers:
+        headers = {name: value for name, value in headers.items() if name not in _AS_STORED}
+    return replace(request, headers=headers)
 
 
 def _size_of(response: Response, *, body: bool) -> int | None:

@@ -187,6 +187,34 @@ def test_what_is_kept_compressed_is_not_taken_decompressed(
     assert encodings == {"film": "gzip", "page.html": "gzip", "plain": None}
 
 
+def test_only_the_first_of_many_compressed_objects_is_asked_for_twice(odd: OddShop) -> None:
+    """Else all others are read one after the other. What a network compresses for who takes gzip is asked for as
+    before.
+    """
+    kept = {"1": gzip.compress(b"<1>"), "2": gzip.compress(b"<2>"), "3": b"plain", "4": b"plain, too"}
+    for key, body in kept.items():
+        odd.shop.put(key, body)
+    sent: list[tuple[str, bool]] = []
+
+    def answer(asked: Asked) -> Answer | None:
+        key = asked.path.rpartition("/")[2]
+        if key not in kept or asked.query:
+            return None
+        takes_gzip = asked.header("accept-encoding") == "gzip"
+        sent.append((key, takes_gzip))
+        if takes_gzip == (key < "3"):
+            return None
+        recoded = gzip.compress(kept[key]) if takes_gzip else gzip.decompress(kept[key])
+        return Answer(HTTPStatus.OK, (), recoded, chunked=True)
+
+    odd.proxy.answer = answer
+    bucket = odd.bucket()
+    for summary in bucket.list():
+        [fetched] = bucket.fetch([summary], window_bytes=MIB)
+        assert (fetched.error, fetched.body) == (None, kept[summary.key])
+    assert sent == [("1", False), ("1", True), ("2", True), ("3", True), ("3", False), ("4", False)]
+
+
 def test_a_small_object_has_the_etag_that_came_with_its_bytes(odd: OddShop) -> None:
     odd.shop.put("note", b"before")
     bucket = odd.bucket()
