@@ -217,8 +217,8 @@ class S3Bucket:
                 keyed = answer if key is None else self._by_key(key, answer)
                 yield self._fetched(self._as_stored(keyed, body=body), body=body)
 
-    def _read_request(self, summary: ObjectSummary, *, body: bool) -> Request:
-        request = read_request(summary, body=body)
+    def _read_request(self, summary: ObjectSummary, *, body: bool = True, whole: bool = True) -> Request:
+        request = read_request(summary, body=body, whole=whole)
         return _otherwise_encoded(request) if self._takes_gzip else request
 
     def _as_stored(self, answer: Answer[ObjectSummary], *, body: bool) -> Answer[ObjectSummary]:
@@ -316,7 +316,7 @@ class S3Bucket:
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""
         with as_source_errors(self.url):
-            request = self._keyed(summary, read_request(summary, whole=False))
+            request = self._keyed(summary, self._read_request(summary, whole=False))
             return of_length(read_range(self.requests, request, start, length), summary, length)
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
@@ -340,7 +340,7 @@ class S3Bucket:
         """Do the work of ``stream_parts``. Raises ``MoveoutError``. What does not even begin as it was asked for is
         asked for as it is stored, see ``_as_stored``.
         """
-        request = self._keyed(summary, read_request(summary, whole=False))
+        request = self._keyed(summary, self._read_request(summary, whole=False))
         try:
             bodies = self._ranges(summary, request, sizes, window_bytes)
             first = next(bodies, b"")
