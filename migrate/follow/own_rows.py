@@ -52,7 +52,8 @@ class OwnRows:
         """See ``TableGuard``. Raises ``NotEqualError`` where somebody else has written to the table, and errors of the
         location.
         """
-        is_allowed = self._overwrites or self._is_unknown(table) or not table.destination.rows
+        is_new = not (table.destination.rows or table.label in self._left)
+        is_allowed = self._overwrites or is_new or self._is_unknown(table)
         if not (is_allowed or self._is_left(table) or self._is_in_bundle(table)):
             raise NotEqualError(
                 f"{table.label} of {self._name} has other rows at {self._destination.shown} than moveout has put"
