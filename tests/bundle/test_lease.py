@@ -93,7 +93,7 @@ def test_a_stale_lease_of_another_machine_is_taken_over_after_a_while(store):
     notes = Notes()
     began = time.monotonic()
     with Lease(store, "export", progress=notes, **QUICK):
-        assert 1.0 <= time.monotonic() - began < 5
+        assert time.monotonic() - began >= 1.0
     for note, words in zip(notes.said, ("waiting up to 1 s", "took over"), strict=True):
         assert words in note
         assert "other-host, process 4711" in note

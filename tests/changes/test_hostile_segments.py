@@ -342,9 +342,7 @@ def renamed(payload, old, new):
     "table", ["pg_catalog.pg_authid", "moveout_restore.follow", "information_schema.sql_features"]
 )
 def test_tables_of_the_server_and_of_moveout_are_refused(kept, tmp_path, table):
-    if "moveout_restore_follow" in str(
-        kept.fetch(kept.destination, "SELECT table_name FROM information_schema.tables")
-    ):
+    if kept.destination.startswith("mysql"):
         pytest.skip("MariaDB: names of other databases are not in an event that is applied")
     segments = Segments(kept, tmp_path)
     kept.reset()
