@@ -450,6 +450,30 @@ def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
         assert layout(move.destination, "video") == layout(move.source, "video")
 
 
+def test_an_older_object_is_not_taken_for_one_whose_upload_was_dropped_at_its_end(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has the same bytes, and other metadata."""
+    data = random.Random(3).randbytes(33 * 2**20)
+    new, key = move.destination, "video"
+    move.source.put(key, data, ChecksumAlgorithm="CRC64NVME", Metadata={"a": "old"})
+    assert move.run().copied == 1
+    move.source.put(key, data, ChecksumAlgorithm="CRC64NVME", Metadata={"a": "new"})
+    dropped: list[str] = []
+
+    def drops(asked: Asked) -> bool:
+        if asked.method == "POST" and "uploadId" in asked.query and not dropped:
+            dropped.extend(asked.query["uploadId"])
+            new.boto.abort_multipart_upload(Bucket=new.name, Key=key, UploadId=dropped[0])
+        return asked.method == "POST" and asked.query.get("uploadId") == dropped
+
+    with RottenProxy(new.server.endpoint, rotten=drops, status=404, code="NoSuchUpload") as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, new.server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
+    assert (done.copied, done.exit_code, len(dropped)) == (1, 0, 1), done
+    assert new.boto.head_object(Bucket=new.name, Key=key)["Metadata"] == {"a": "new"}
+
+
 @dataclass(slots=True)
 class BadDigestProxy(HttpProxy):
     """Says of the first upload that it was damaged on the way."""

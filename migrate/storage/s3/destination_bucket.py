@@ -10,7 +10,7 @@ import hashlib
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from http import HTTPStatus
@@ -24,6 +24,7 @@ from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of, kept_crc64nvme
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, WrongAnswerError
 from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.api import FileInfo
 from migrate.storage.checksums import Content, crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Note, RetryPolicy, RetryTimeout
@@ -72,6 +73,11 @@ class ObjectParts(S3Store):
     def __init__(self, s3_location: client.S3Location, requests: Requests) -> None:
         super().__init__(replace(s3_location, prefix=""), cancellation=requests.cancellation)
         self._requests = requests
+        self.described: dict[str, Callable[[FileInfo], bool]] = {}
+        """By keys of objects on their way: what tells whether one is described as it is to be."""
+
+    def _is_ours(self, info: FileInfo) -> bool:
+        return self.described[info.key](info)
 
     def begin_described(self, described: Description) -> str:
         """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""

@@ -95,7 +95,16 @@ class PartsUpload(Struct):
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
         are refused again; otherwise what is there stays, to be continued.
         """
-        patient = Retrying(self.destination.parts())
+        store = self.destination.parts()
+        store.described[self.described.key] = lambda info: self._is_described(self._at_destination(info))
+        try:
+            return self._run(Retrying(store), pieces, sha256)
+        finally:
+            del store.described[self.described.key]
+
+    def _run(
+        self, patient: Retrying, pieces: Callable[[Sequence[int]], Iterable[bytes]], sha256: str
+    ) -> Uploaded:
         earlier = self._find(patient)
         cut = earlier.part_bytes if earlier else patient.part_bytes(self.size_bytes)
         own_sizes = () if self._are_too_small() else self.sizes
@@ -150,11 +159,8 @@ class PartsUpload(Struct):
         Otherwise it is removed where versions are kept; where not, it is written over.
         """
         described, destination = self.described, self.destination
-        summary = ObjectSummary(described.key, info.size_bytes, info.etag, info.modified)
-        fetched = Fetched(
-            summary, headers=destination.headers(described.key), tags=destination.tags(described.key)
-        )
-        if has_headers(fetched, described) and has_tags(fetched, described) and has_locks(fetched, described):
+        fetched = self._at_destination(info)
+        if self._is_described(fetched):
             return True
         if version := fetched.headers.get("x-amz-version-id", ""):
             try:
@@ -164,6 +170,17 @@ class PartsUpload(Struct):
             except MoveoutError as exc:
                 raise MoveoutError(f"{ANOTHERS}; the version it became cannot be removed: {exc}") from exc
         return False
+
+    def _at_destination(self, info: FileInfo) -> Fetched:
+        key, destination = self.described.key, self.destination
+        summary = ObjectSummary(key, info.size_bytes, info.etag, info.modified)
+        return Fetched(summary, headers=destination.headers(key), tags=destination.tags(key))
+
+    def _is_described(self, fetched: Fetched) -> bool:
+        described = self.described
+        return (
+            has_headers(fetched, described) and has_tags(fetched, described) and has_locks(fetched, described)
+        )
 
     def _send(
         self,
