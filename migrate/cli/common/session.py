@@ -25,7 +25,7 @@ from msgspec.structs import fields
 from exporters.connections.silent_servers import waiting_for_silent
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
-from migrate.cli.common.terminal import Console, Text, data_output, read_answer
+from migrate.cli.common.terminal import Console, Text, data_output
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, GoneError, MoveoutError, NoSpaceError, UsageError
 from migrate.progress.meter import Meter
@@ -45,7 +45,6 @@ _NO_FACTS: Mapping[str, Any] = {}
 _MAX_WORKERS = 256
 _DETAILED_SOURCES = 3
 """Of more sources than these, an answer has a line each by default."""
-_ANSWERS: Mapping[str, bool] = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 
 class Answer(Protocol):
@@ -223,16 +222,27 @@ class Session(Struct):
     def ask(self, question: str, *, default: str = "") -> str:
         """Ask for some words on a terminal."""
         self.meter.pause_showing()
-        return read_answer(f"{question} [{default}]: " if default else f"{question}: ").strip() or default
+        with _interruptible():
+            answer = typer.prompt(question, default=default, show_default=bool(default), err=True)
+        return str(answer).strip()
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
         if not self.can_ask:
             raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to confirm")
         self.meter.pause_showing()
-        while (answer := read_answer(f"{question} [y/N]: ").strip().lower()) not in _ANSWERS:
-            self.err.print("Answer y or n.")
-        return _ANSWERS[answer]
+        with _interruptible():
+            return typer.confirm(question, err=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take Ctrl-C and Ctrl-D at a question for what they are."""
+    try:
+        yield
+    except typer.Abort:
+        typer.echo(err=True)  # the question has no end of line
+        raise KeyboardInterrupt from None
 
 
 def export_workers() -> int:

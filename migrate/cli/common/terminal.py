@@ -9,12 +9,9 @@ from __future__ import annotations
 import functools
 import io
 import os
-import select
 import shutil
-import signal
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -76,38 +73,6 @@ def data_output() -> TextIO:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="strict")
     return sys.stdout
-
-
-def read_answer(question: str) -> str:
-    """Ask on a terminal, and return the line that somebody types. Raises ``KeyboardInterrupt`` on Ctrl-D, too."""
-    line = ""
-    try:
-        sys.stderr.write(question)
-        sys.stderr.flush()
-        _wait_for_line()
-        line = sys.stdin.readline()
-        if not line:
-            raise KeyboardInterrupt
-    finally:
-        if not line:
-            sys.stderr.write("\n")  # the question has no end of line
-    return line
-
-
-def _wait_for_line() -> None:
-    """Wait until somebody has typed a line, or a signal has come. One that comes just before a read would not end it:
-    Python's own handler waits for the read, the number of the signal in a pipe does not.
-    """
-    with ExitStack() as stack:
-        reader, writer = os.pipe()
-        stack.callback(os.close, reader)
-        stack.callback(os.close, writer)
-        os.set_blocking(writer, False)
-        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer))
-        poll = select.poll()
-        for number in (sys.stdin.fileno(), reader):
-            poll.register(number, select.POLLIN)
-        poll.poll()
 
 
 class Heading:
