@@ -399,7 +399,7 @@ def interrupt(terminal):
     while terminal.process.poll() is None:
         terminal.process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            terminal.process.wait(10)
+            terminal.process.wait(60)
 
 
 @pytest.mark.parametrize("leave", [end_input, interrupt])

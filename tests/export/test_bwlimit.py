@@ -16,6 +16,7 @@ def test_nothing_goes_before_it_is_paid_for_and_the_command_ends_when_it_is_done
     done = call("export", f"app=sqlite://{tmp_path}/a.db", "--to", bundle, "--bwlimit", "20K")
     seconds = time.monotonic() - started
     assert done.code == 0, done
-    assert seconds >= 100_000 / 20_480
+    paid_seconds = 100_000 / 20_480
+    assert seconds >= paid_seconds
     sealed_at = (bundle / "data" / "catalog.parquet").stat().st_mtime
-    assert time.time() - sealed_at < 2.5, "it does not stay for what it has sent"
+    assert time.time() - sealed_at < paid_seconds, "it does not stay for what it has sent"
