@@ -119,13 +119,19 @@ def test_passes_name_what_was_defined_otherwise_since_the_export(mariadb, tmp_pa
     assert undefined() == (0, [])
 
 
-def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path, monkeypatch):
+def make_case(sides, tmp_path, monkeypatch):
+    """Fill the old side, and write a case of both; return the words that name it."""
     engine, old, new = sides
     for statement in MAKE:
         engine.run_sql(old, statement)
     monkeypatch.chdir(tmp_path)
     write_move_case(tmp_path, old, new, follow=False)
-    case = ("-c", "moveout.toml")
+    return ("-c", "moveout.toml")
+
+
+def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path, monkeypatch):
+    engine, old, new = sides
+    case = make_case(sides, tmp_path, monkeypatch)
     exported = call("export", *case, "--follow", "--json")
     assert exported.code == 0, exported
     assert exported.json["result"]["delta"] == ["app"]
@@ -174,11 +180,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
 
 def test_a_first_pass_replaces_only_what_the_restore_has_put_there(sides, tmp_path, monkeypatch):
     engine, old, new = sides
-    for statement in MAKE:
-        engine.run_sql(old, statement)
-    monkeypatch.chdir(tmp_path)
-    write_move_case(tmp_path, old, new, follow=False)
-    case = ("-c", "moveout.toml")
+    case = make_case(sides, tmp_path, monkeypatch)
     assert call("export", *case).code == call("restore", *case).code == 0
     engine.run_sql(new, "INSERT INTO log VALUES ('of the new side')")
     for url in (old, new):

@@ -80,7 +80,6 @@ _PASSING = {
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
 _SILENCE = boto_errors.ReadTimeoutError | boto_errors.ConnectTimeoutError | TimeoutError
-INSTEAD = WrongAnswerError.usual_step
 
 
 _UNREACHABLE_NEXT = "check the endpoint and the network, then run the same command again"

@@ -54,8 +54,8 @@ ANOTHERS = "another program had begun to upload it, with other metadata, and tha
 class _RefusedError(Exception):
     """The destination refuses the parts, or makes no object of them. The upload may be gone: some servers drop those
     that have gone on for long, and people do. Seen with uploads that others had begun, with other checksums or none.
-    With MinIO 2026-02-12 also once in some hundred uploads of ours that were continued after
-    a kill: every part had the checksum that was sent, the whole another one.
+    With MinIO 2026-02-12 also once in some hundred uploads of ours that were continued after a kill: every part had the
+    checksum that was sent, the whole another one.
     """
 
     def __init__(self, reason: MoveoutError) -> None:

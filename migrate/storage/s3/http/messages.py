@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError, WrongAnswerError
-from migrate.storage.s3.errors import INSTEAD
 
 Headers = Mapping[str, str]
 READING = {"GET", "HEAD"}
@@ -77,9 +76,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 def checked_response(request: Request, response: Response) -> Response:
     """Return what a response comes to. 200 with an error in its body is an error: S3 answers so where it has begun
     before it knows the end. Where a server ignores If-Match or If-Unmodified-Since, an object of another ETag, or time,
-    is a failed precondition. Raises
-    ``MoveoutError`` where something on the way, or the server, ignores the range that was asked for;
-    ``WrongAnswerError`` where the answer to what was written does not say what S3 says.
+    is a failed precondition. Raises ``MoveoutError`` where something on the way, or the server, ignores the range that
+    was asked for; ``WrongAnswerError`` where the answer to what was written does not say what S3 says.
     """
     if not response.is_success:
         return response
@@ -169,7 +167,7 @@ def _check_range(request: Request, response: Response) -> None:
         raise MoveoutError(
             f"{size_bytes} bytes come where a part of it is asked for: something ignores Range",
             about=request.key,
-            next_step=INSTEAD,
+            next_step=WrongAnswerError.usual_step,
         )
     came = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
     if came is not None and came[1] != start:
