@@ -85,7 +85,7 @@ class DeltaSource(DatabasePair, frozen=True):
 
     def guarded(self) -> DeltaSource:
         """Return the same source, whose passes replace nothing that others have written."""
-        return DeltaSource(self.name, self.source, self.destination, self.store)
+        return replace(self, overwrites=False)
 
     def take_pass(self, cancellation: CancellationToken) -> DeltaRecord:
         """Make the destination equal to the source as it is now, and record that. Raises ``NotEqualError`` where others

@@ -25,8 +25,6 @@ class ComparedTable(Struct):
     that of bundles. ``read_destination`` reads the destination's rows by that of bundles.
     """
 
-    schema: str
-    name: str
     label: str
     columns: Sequence[str]
     read_destination: Callable[[], RowsDigest]
@@ -168,9 +166,7 @@ def _pair(
     guard: TableGuard | None = None,
 ) -> TablePair:
     columns, label = rows.columns(*table) or (), part_reader.label(*table)
-    compared = ComparedTable(
-        *table, label, columns, lambda: located_side(destination.rows, *table).sums(1).total
-    )
+    compared = ComparedTable(label, columns, lambda: located_side(destination.rows, *table).sums(1).total)
 
     def open_sides() -> tuple[RowSide, RowSide]:
         source, opposite, compared.hash_name = live_sides(rows, destination.rows, *table)
