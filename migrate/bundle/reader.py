@@ -28,6 +28,7 @@ from migrate.errors import DamageError, GoneError, UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store, exists
+from migrate.storage.checksums import crc64nvme
 from migrate.storage.file_reader import RandomAccess
 
 if TYPE_CHECKING:
@@ -293,6 +294,17 @@ def hash_file(store: Store, key: str) -> str:
     for piece in chunks(store, key):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def describe_file(store: Store, key: str) -> FileRecord:
+    """Return the size and checksums of a file, streamed. Raises ``GoneError``."""
+    digest = hashlib.sha256()
+    size_bytes = checksum = 0
+    for piece in chunks(store, key):
+        digest.update(piece)
+        checksum = crc64nvme(piece, checksum)
+        size_bytes += len(piece)
+    return FileRecord(key, size_bytes, digest.hexdigest(), checksum)
 
 
 def _read(store: Store, key: str) -> bytes:

@@ -260,12 +260,12 @@ def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Execut
 
 
 def compare(
-    files: Iterator[FileRecord], store: MultipartStore
+    files: Iterator[FileRecord], store: MultipartStore, prefix: str = layout.DATA
 ) -> Iterator[tuple[str, int | None, int | None]]:
-    """Yield (key, expected size, found size) where the files, ordered by key, and the listing of ``data/``
+    """Yield (key, expected size, found size) where the files, ordered by key, and the listing of ``prefix``
     differ.
     """
-    listed = iter(store.list(layout.DATA))
+    listed = iter(store.list(prefix))
     info = next(listed, None)
     file = next(files, None)
     while info is not None or file is not None:

@@ -34,8 +34,9 @@ from migrate.bundle.commit_records import (
     separate_groups,
     write_final,
 )
-from migrate.bundle.reader import hash_file
+from migrate.bundle.reader import describe_file
 from migrate.bundle.reconciliation import SourceReconciliation
+from migrate.bundle.seal import compare
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.engines import registry
@@ -82,7 +83,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _forget_earlier_run(run, source)
         before = None
-    reading = _SourceReading(run, source, is_finished=before is not None)
+    reading = _SourceReading(run, source, is_finished=final.result() is not None)
     try:
         reading.read()
     except (SourceError, NoSpaceError) as exc:
@@ -101,12 +102,15 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
     if units is None and before is not None:
         summary = before.summary
     if summary is not None:
+        if failures:
+            _keep_unrecorded(run, source.name)
         return ExportedSource(_reconciliation(run, source, summary, failures), broken)
     error = error or SourceError(f"{source.name} was not finished")
     _load_rest(run, source.name)
     run.progress.count_gaps(1)
     # A base of changes that was replaced is one that the earlier summary names.
-    earlier = final.result() if before is not None and source.name not in run.options.follow else None
+    is_as_before = (before is not None or units is None) and source.name not in run.options.follow
+    earlier = final.result() if is_as_before else None
     known = _reconciliation(run, source, SourceSummary([], []), failures)
     describe = partial(_described, run, source, error, earlier, failures)
     return ExportedSource(known, broken, describe)
@@ -241,25 +245,13 @@ def _forget_earlier_run(run: ExportRun, source: Source) -> None:
 
 def _separate_groups(run: ExportRun, source: str) -> None:
     """Give units that were recorded in groups under an earlier snapshot records of their own. Where such a record is
-    damaged, they are exported again. Raises ``DamageError`` where the source is not asked any more.
+    damaged, they are exported again.
     """
 
     def on_damage(error: DamageError) -> None:
-        _require_asked(run, error)
-        run.progress.note(f"{error}; its units are exported again")
+        run.progress.note(f"{error}; {_EXPORTED_AGAIN}")
 
     separate_groups(run.store, source, on_damage)
-
-
-def _require_asked(run: ExportRun, error: DamageError) -> None:
-    """Raise the error of a record, with what to do, where its source is not asked any more."""
-    if run.options.ask:
-        return
-    step = (
-        "moveout export reads again what it is of; where the source is gone for good, remove this file,"
-        " and the bundle is sealed without that"
-    )
-    raise DamageError(error.key, expected=error.expected, found=error.found, next_step=step) from error
 
 
 def _finish_source(
@@ -313,11 +305,31 @@ def _described(
         lacking = lacking if final is None else "the second count"  # it names what else is missing
     gap = Gap(f"{lacking} of {name}", "failed", str(error))
     run.ledger.add_gaps(name, [gap])
-    if final is None:
-        return _reconciliation(run, source, SourceSummary([], [], gaps=[gap]), failures)
-    run.ledger.add_final(final)
-    summary = replace(final.summary, gaps=[*final.summary.gaps, gap])
+    summary = SourceSummary([], [], gaps=[gap])
+    if final is not None:
+        run.ledger.add_final(final)
+        summary = replace(final.summary, gaps=[*final.summary.gaps, gap])
+    _keep_unrecorded(run, name)
     return _reconciliation(run, source, summary, failures)
+
+
+def _keep_unrecorded(run: ExportRun, source: str) -> None:
+    """Have files that no record names sealed as they are, each named as a gap: nobody may be able to read the source
+    again. They are those of damaged records, and of a run that was killed before it wrote their record.
+    """
+    prefix = layout.source_file(source, "")
+    known = (file for file in run.ledger.files() if file.key.startswith(prefix))
+    unrecorded = [
+        key
+        for key, expected_bytes, _ in compare(known, run.store, prefix)
+        if expected_bytes is None and key != layout.duckdb_script(source) and layout.is_payload(key)
+    ]
+    run.ledger.add_files([describe_file(run.store, key) for key in unrecorded])
+    reason = "no record says what is in this file; it is kept as it is"
+    run.ledger.add_gaps(source, [Gap(key, "failed", reason) for key in unrecorded])
+    run.progress.count_gaps(len(unrecorded))
+    if unrecorded:
+        run.progress.note(f"{source}: {unrecorded[0]}: {reason}; {len(unrecorded)} files in all")
 
 
 def _final_of_gone(run: ExportRun, source: Source, error: SourceError) -> FinalRecord | None:
@@ -339,7 +351,7 @@ def _final_of_gone(run: ExportRun, source: Source, error: SourceError) -> FinalR
 def _are_there(run: ExportRun, final: FinalRecord) -> bool:
     """Tell whether the files of a whole source are as they were written: a run may have ended while replacing them."""
     try:
-        return all(hash_file(run.store, file.key) == file.sha256 for file in final.files)
+        return all(describe_file(run.store, file.key) == file for file in final.files)
     except GoneError:
         return False
 
@@ -357,7 +369,7 @@ def _finished_before(
     run: ExportRun, source: Source, final: FinalRecord | DamageError | None
 ) -> SourceReconciliation | None:
     """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again. One
-    whose records are damaged is read again, and raises ``DamageError`` where it is not asked any more.
+    whose records are damaged is read again, if it can be.
     """
     if final is None:
         return None
@@ -366,10 +378,8 @@ def _finished_before(
             raise final
         _load_records(run, source.name)
     except DamageError as exc:
-        _require_asked(run, exc)
-        run.progress.note(f"{exc}; {source.name} is read again")
+        run.progress.note(f"{exc}; {_EXPORTED_AGAIN}")
         run.ledger.forget(source.name)
-        run.store.delete(layout.final_record(source.name))
         return None
     run.ledger.add_final(final)
     earlier = _reconciliation(run, source, final.summary)
@@ -407,11 +417,9 @@ def _load_records(
 def _load_rest(run: ExportRun, source: str) -> set[str]:
     """Do the same for a source of which not all was read: what an earlier run has of units that failed now, or that
     this run did not come to. A record that is damaged is a gap; it stays, so that the next run reads its unit again.
-    Raises ``DamageError`` where the source is not asked any more.
     """
 
     def on_damage(error: DamageError) -> None:
-        _require_asked(run, error)
         reason = f"the record of what an earlier run has exported is damaged: {error.explanation}"
         run.ledger.add_gaps(source, [Gap(error.key, "failed", f"{reason}; {_EXPORTED_AGAIN}")])
         run.progress.count_gaps(1)

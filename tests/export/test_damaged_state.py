@@ -18,7 +18,7 @@ from exporters.sql import snapshots
 from exporters.sql.chunk_plan import Plan
 from exporters.sqlite.files.directory import summary_of_gone
 from migrate.bundle import layout
-from migrate.bundle.commit_records import separate_groups
+from migrate.bundle.commit_records import read_group, refuse_damage, separate_groups
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UnreachableError
 from migrate.export import ExportOptions, ExportOutcome, export, seal_unasked
@@ -66,15 +66,49 @@ def test_a_source_whose_record_is_damaged_is_read_again(
     check_whole(store)
 
 
-def test_a_seal_without_the_source_says_what_to_do_about_a_damaged_record(store: MultipartStore) -> None:
-    separate_groups(store, "other", lambda _: None)
-    damaged = next(info.key for info in store.list(layout.units_prefix("other")))
+@pytest.mark.parametrize("which", ["unit", "group"])
+def test_files_whose_record_is_damaged_are_kept_where_the_source_is_gone(
+    store: MultipartStore, which: str
+) -> None:
+    if which == "unit":
+        separate_groups(store, "other", refuse_damage)
+    prefix = layout.units_prefix("other") if which == "unit" else layout.groups_prefix("other")
+    damaged = next(info.key for info in store.list(prefix))
+    damaged_units = (
+        [damaged.removeprefix(prefix)]
+        if which == "unit"
+        else [record.unit.id for record in read_group(store, "other", damaged)]
+    )
     store.put(damaged, b"{")
-    with pytest.raises(DamageError, match=damaged) as raised:
-        seal_unasked(store, workers=1, progress=Silent())
-    assert "moveout export reads again what it is of" in raised.value.next_step
-    store.delete(damaged)
+    before = {info.key: store.read(info.key) for info in store.list("data/other/numbers/")}
+
+    outcome = seal_unasked(store, workers=1, progress=Silent())
+
+    assert outcome.exit_code == 3
+    assert {info.key: store.read(info.key) for info in store.list("data/other/numbers/")} == before
+    kept = [gap.item for _, gap in BundleReader(store).gaps() if "kept as it is" in gap.reason]
+    assert [Path(key).stem for key in kept] == sorted(Path(unit).stem for unit in damaged_units)
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert go(store, Numbers("other", "numbers://host/other")).complete
+    check_whole(store)
+
+
+def test_the_tables_of_contents_of_a_finished_source_outlive_a_damaged_record(
+    store: MultipartStore,
+) -> None:
+    separate_groups(store, "app", refuse_damage)
+    damaged = [info.key for info in store.list(layout.units_prefix("app"))][3]
+    store.put(damaged, b"{")
+
     assert seal_unasked(store, workers=1, progress=Silent()).exit_code == 3
+
+    reader = BundleReader(store)
+    assert [row.items for row in reader.catalog() if row.source == "app"] == [95]
+    keys = {file.key for file in reader.files()}
+    assert {"data/app/index/numbers.txt", "data/app/numbers/00000030.txt"} <= keys
+    gaps = {gap.item: gap.reason for source, gap in reader.gaps() if source == "app"}
+    assert damaged in gaps
+    assert "kept as it is" in gaps["data/app/numbers/00000030.txt"]
 
 
 @dataclass
