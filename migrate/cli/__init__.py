@@ -141,7 +141,7 @@ class _Verbs(TyperGroup):
 
             explain(exc, arguments)
             if "--json" in arguments:
-                from migrate.cli.common.session import print_error  # noqa: PLC0415  it needs this module
+                from migrate.cli.common.json_output import print_error  # noqa: PLC0415  only who mistypes waits for it
 
                 command_path = exc.ctx.command_path if exc.ctx else "moveout"
                 code, message = MoveoutUsageError.code, exc.format_message()

@@ -14,9 +14,10 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, known_location, locations_of, one_location
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things

@@ -24,10 +24,11 @@ from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, HoldOptions, Yes
-from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
 from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.verb import verb
 from migrate.cli.follow import endpoints_of
 from migrate.cli.moves.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.custody.log.events import record_if_allowed

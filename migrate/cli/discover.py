@@ -20,8 +20,9 @@ from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, case_words
 from migrate.cli.common.rich_terminal import make_table
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.discover.aws.services import policy
 from migrate.discover.case_file import CaseChange, CaseText, items_words, new_case, updated_case
 from migrate.discover.servers import ServerAnswer, ask_servers, only_named, servers_of, shown_names

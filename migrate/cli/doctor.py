@@ -19,9 +19,10 @@ from migrate.case.deadline import names_no_zone, parse_deadline
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
-from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.verb import verb
 from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
 from migrate.doctor.fix_scripts import make_scripts, write_scripts

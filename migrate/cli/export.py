@@ -37,7 +37,7 @@ from migrate.cli.common.options import (
     SourcePairs,
     with_inventories,
 )
-from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
 from migrate.cli.common.source_summary import (
     SourceFailure,
@@ -60,6 +60,7 @@ from migrate.cli.common.sources import (
     typed_sources,
 )
 from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.verb import verb
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.errors import OK, IncompleteError, UsageError

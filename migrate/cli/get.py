@@ -33,10 +33,11 @@ from migrate.cli.common.opened_bundle import (
     split_source,
 )
 from migrate.cli.common.options import CaseFile
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, data_output, plain
+from migrate.cli.common.verb import verb
 from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
 from migrate.number_text import bytes_words, count_words, things

@@ -17,8 +17,9 @@ from migrate.case.model import Endpoint
 from migrate.case.server_url import address_problem, as_url
 from migrate.case.template import new_text as example_text
 from migrate.cli import app
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.verb import verb
 from migrate.cli.discover import Discovered, run_discover
 from migrate.discover.case_file import CaseText, new_case
 from migrate.discover.servers import ServerAnswer

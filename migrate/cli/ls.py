@@ -25,8 +25,9 @@ from migrate.cli.common.opened_bundle import (
     split_source,
 )
 from migrate.cli.common.options import CaseFile
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.errors import OK, GoneError
 from migrate.number_text import bytes_words, count_words, things
 

@@ -23,7 +23,7 @@ from migrate.case.overlaps import overlaps
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.rich_terminal import make_table
-from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import (
     choose,
@@ -34,6 +34,7 @@ from migrate.cli.common.sources import (
     typed_sources,
 )
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.discover.left_behind import ask_case_servers, find_left_behind
 from migrate.discover.servers import servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations

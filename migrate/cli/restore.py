@@ -20,7 +20,7 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, location_and_sources
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import (
@@ -30,6 +30,7 @@ from migrate.cli.common.sources import (
     without_left_out,
 )
 from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.verb import verb
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, NotEmptyError, UsageError

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions
 from migrate.cli.common.options import AllowEmpty, Create
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.sources import allowed_empty, load_case
+from migrate.cli.common.verb import verb
 from migrate.cli.moves.move_summary import Evacuated
 from migrate.cli.moves.whole_move import run_case
 from migrate.cli.progress.announcements import StatusPage

@@ -9,9 +9,10 @@ import typer
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location
-from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.verb import verb
 from migrate.cli.custody.sign import sealed_by
 from migrate.cli.export import Exported
 from migrate.cli.progress.progress_reports import reported

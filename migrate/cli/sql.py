@@ -17,8 +17,9 @@ from migrate.browse import sql_query
 from migrate.cli import app
 from migrate.cli.common.opened_bundle import open_bundle
 from migrate.cli.common.options import CaseFile
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text, data_output, plain
+from migrate.cli.common.verb import verb
 from migrate.errors import OK, UsageError
 from migrate.number_text import things
 

@@ -21,10 +21,11 @@ from migrate.case.server_url import is_pattern
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import draw_gaps, left_out_line
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.cli.progress.destination_status import (
     DestinationStatus,
     destination_statuses,

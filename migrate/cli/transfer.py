@@ -19,10 +19,11 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
+from migrate.cli.common.verb import verb
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody import erase

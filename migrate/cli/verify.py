@@ -20,7 +20,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signatures import CheckedSignatures, check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
@@ -33,6 +33,7 @@ from migrate.cli.common.sources import (
     without_left_out,
 )
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer

@@ -12,11 +12,12 @@ from migrate.cli import app
 from migrate.cli.common.document_files import DocumentsTo, SignedFiles, draw_left_out, read_files, write_files
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.signatures import check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.custody import documents, receipt
 from migrate.custody.log import custody_log
 from migrate.custody.signing.keys import PublicKey

@@ -12,10 +12,11 @@ from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import Signers, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.custody.log import custody_log, events
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey

@@ -13,10 +13,11 @@ from migrate.cli.common.document_files import DocumentsTo, write_files
 from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.papers import PageFile, certificate_paper, write_page
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
 from migrate.custody import documents, erase

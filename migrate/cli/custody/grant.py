@@ -16,10 +16,11 @@ from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.papers import PageFile, grant_paper, write_page
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.cli.custody.grant_links import Linked, new_files, write_links
 from migrate.custody import grants
 from migrate.custody.grants import Granted, Revoked, Tested

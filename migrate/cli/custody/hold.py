@@ -26,10 +26,11 @@ from migrate.cli.common.document_files import (
 )
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, custody_of, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.cli.custody.hold_source import SourceHolds, TryAs, group, source_status
 from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms

@@ -15,10 +15,11 @@ from exporters.structs import as_dict
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.source_words import locations_and_sources, parse_pairs
 from migrate.cli.common.sources import choose, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.custody.source_holds import source_hold, undo_file
 from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold
 from migrate.custody.source_holds.source_hold import Standing

@@ -12,10 +12,11 @@ from msgspec import Struct
 
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import PASSPHRASE, Passphrase, SigningOptions, reference
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
+from migrate.cli.common.verb import verb
 from migrate.custody.signing import keys, ssh_agent
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK

@@ -19,9 +19,10 @@ from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle.reader import check_hash
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.custody.tree import bundle_tree, leaves
 from migrate.custody.tree.leaves import Item, describe
 from migrate.errors import OK, DamageError, GoneError, UsageError

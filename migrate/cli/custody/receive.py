@@ -15,11 +15,12 @@ from migrate.cli.common.document_files import DocumentsTo, read_receipts, write_
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.papers import PageFile, receipt_paper, write_page
-from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signatures import check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
+from migrate.cli.common.verb import verb
 from migrate.custody import documents, receipt
 from migrate.custody.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError

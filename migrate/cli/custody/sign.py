@@ -11,10 +11,11 @@ from msgspec import Struct
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, one_location
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console
+from migrate.cli.common.verb import verb
 from migrate.custody.log.events import record_seal, record_stamp
 from migrate.custody.signing.bundle_signatures import SignatureFile, root_of, sign_bundle
 from migrate.custody.signing.keys import Signer
