@@ -27,7 +27,7 @@ from migrate.doctor.bucket_source import (
     tls_findings,
 )
 from migrate.errors import GoneError, MoveoutError, NotAllowedError
-from migrate.storage.s3.capability_probe import Capabilities, probe
+from migrate.storage.s3.capability_probe import LOCK_DENIED, Capabilities, probe
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.own_objects import of_others
@@ -71,6 +71,7 @@ def examine(request: ExamineRequest) -> Examination:
     checks = [
         ("TLS", tls_findings(destination.reader, certificate, server, request.deadline)),
         ("clock", clock_finding(server, skew, server)),
+        ("rights", _rights(destination, location, server)),
         ("contents", _contents(destination)),
         ("objects", _capabilities(destination, location, server, features)),
     ]
@@ -90,6 +91,21 @@ def _create(location: S3Location, destination: DestinationBucket, *, locks: bool
     profile = f" --profile {shlex.quote(location.profile)}" if location.profile else ""
     lock = " --object-lock-enabled-for-bucket" if locks else ""
     return f"aws s3api create-bucket --bucket {location.bucket}{lock}{profile} --endpoint-url {shlex.quote(endpoint)}"
+
+
+def _rights(destination: DestinationBucket, location: S3Location, server: str) -> Iterator[Finding]:
+    """Yield which questions about versions and locks are refused: the answers are not guessed."""
+    try:
+        destination.versioning()
+    except NotAllowedError as exc:
+        fix = iam.on_bucket(location, server, "GetBucketVersioning")
+        consequence = "Older versions are not restored, and not synced."
+        yield Finding("loses", "rights", f"versions of {location.bucket}", exc.explanation, consequence, fix)
+    destination.object_lock()
+    if destination.lock_denied:
+        fix = iam.on_bucket(location, server, "GetBucketObjectLockConfiguration")
+        consequence = "Retention and legal holds are not restored, and not synced."
+        yield Finding("loses", "rights", f"object lock of {location.bucket}", LOCK_DENIED, consequence, fix)
 
 
 def _contents(destination: DestinationBucket) -> Iterator[Finding]:
@@ -145,7 +161,7 @@ def capability_findings(
             f"{features[CLASS + name]:,} objects have the storage class {name}: the destination {refusal}"
         )
         yield Finding("loses", "objects", bucket, problem, "They get the destination's own class.")
-    if OBJECT_LOCK in features and not capabilities.object_lock:
+    if OBJECT_LOCK in features and not (capabilities.object_lock or capabilities.lock_denied):
         problem = "the source locks objects, the destination bucket has no object lock"
         advice = Fix("advice", "create the bucket anew with object lock: it can only be had from the start")
         yield Finding(

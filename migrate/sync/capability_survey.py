@@ -62,7 +62,7 @@ def survey(
         versions = threads.submit(sides.source.keeps_versions)
         tags = threads.submit(lambda: sides.source.tags_readable(samples or _samples(sides)))
         capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls, later=later)
-        losses = tuple(_losses(sides, keeps_versions=bool(versions.result()), tags_readable=tags.result()))
+        losses = tuple(_losses(sides, keeps_versions=versions.result(), tags_readable=tags.result()))
         new_survey = CapabilitySurvey(capabilities, bool(encryption.result()), losses)
     value = capabilities.as_json() | {
         "version": 1,
@@ -84,6 +84,8 @@ def _kept(
         fresh = datetime.now(UTC) - datetime.fromisoformat(capabilities.at) < _HOLDS
     except (GoneError, DamageError, KeyError, ValueError):
         return None
+    if capabilities.lock_denied:
+        return None  # the right may have been given since
     is_same_server = (capabilities.url, capabilities.server) == (
         sides.destination.url,
         sides.destination.server,
@@ -98,7 +100,7 @@ def _samples(sides: Sides) -> Sequence[ObjectSummary]:
     return list(islice(sides.source.list(), TAG_SAMPLES))
 
 
-def _losses(sides: Sides, *, keeps_versions: bool, tags_readable: bool) -> Iterator[Loss]:
+def _losses(sides: Sides, *, keeps_versions: bool | None, tags_readable: bool) -> Iterator[Loss]:
     """Yield what a sync does not bring to the destination, whatever the objects are."""
     source, name = sides.source, sides.source.name
     yield Loss(name, "last modified", "every object has the time at which it was copied")
@@ -106,6 +108,8 @@ def _losses(sides: Sides, *, keeps_versions: bool, tags_readable: bool) -> Itera
         yield Loss(name, "version ids", "the destination gives its own; the record says which became which")
     elif keeps_versions:
         yield Loss(name, "versions", "only current ones are copied; with --history all are")
+    elif keeps_versions is None:
+        yield Loss(name, "versions", "these credentials may not know whether there are older ones")
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)
     if not tags_readable:

@@ -140,9 +140,9 @@ def clear_versions(sides: Sides) -> str:
     be.
     """
     destination = sides.destination
-    if not destination.versioning():
-        return ""
     try:
+        if not destination.versioning():
+            return ""
         for version in destination.list_versions(prefix=_folder(destination)):
             if not version.is_latest or version.is_delete_marker:
                 destination.delete(version.key, version.version_id)

@@ -13,8 +13,7 @@ from migrate.storage import retry
 from migrate.storage.s3.http import concurrent_requests
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.exporters.objects.conftest import MakeShop, Shop
-from tests.exporters.objects.test_wrong_answers import upload
+from tests.exporters.objects.conftest import MakeShop, Shop, upload
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 

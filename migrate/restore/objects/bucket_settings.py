@@ -13,6 +13,7 @@ from migrate.bundle.object_index import bucket_details
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, MoveoutError, UnreachableError
 from migrate.restore.common.api import Created
+from migrate.storage.s3.capability_probe import LOCK_DENIED
 from migrate.storage.s3.destination_bucket import DestinationBucket, make_bucket_like, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned, grants
 from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, is_held, renamed, same_setting
@@ -25,6 +26,7 @@ _HELD = (
     "the source was held: what moveout hold source denies is left out, and lifecycle rules that it has switched off are"
     " on. A hold also switches versioning on: look at that"
 )
+_MADE_WITHOUT = "the destination bucket was made without object lock; that cannot be changed later"
 _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
 """What a setting is where nobody has set it."""
 
@@ -85,9 +87,7 @@ class Settings:
             if not new or is_of_the_host(name, value) or same_setting(name, existing.get(name), new):
                 continue
             if name == "object-lock" and self._destination.object_lock() is None:
-                yield self._loss(
-                    name, "the destination bucket was made without object lock; that cannot be changed later"
-                )
+                yield self._loss(name, LOCK_DENIED if self._destination.lock_denied else _MADE_WITHOUT)
                 continue
             reason = self._try(name, new)
             if reason is not None:

@@ -15,7 +15,13 @@ from msgspec import Struct, field
 from exporters.api import Loss
 from exporters.objects.key_oddities import NAMELESS
 from migrate.bundle.object_index import ObjectRow
-from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER, Capabilities, Refusals
+from migrate.storage.s3.capability_probe import (
+    FIRST_MARKER,
+    LOCK_DENIED,
+    REPEATED_MARKER,
+    Capabilities,
+    Refusals,
+)
 from migrate.storage.s3.metadata.acl import canned
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description, is_md5, keeps_checksum
 from migrate.storage.s3.tar_upload import fits
@@ -77,7 +83,7 @@ class Terms(Refusals, frozen=True):
         if row.lock_mode:
             yield from self._lost_retention(name, row)
         if row.legal_hold and not self.object_lock:
-            yield Loss(name, "legal hold", "the destination bucket has no object lock")
+            yield Loss(name, "legal hold", self._no_lock)
         yield from self._lost_tags(name, row)
         if row.storage_class in self.refused_classes:
             reason = f"{row.storage_class}: the destination {self.refused_classes[row.storage_class]}"
@@ -106,9 +112,13 @@ class Terms(Refusals, frozen=True):
     def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
         retention = f"{row.lock_mode} until {row.lock_until}"
         if not self.object_lock:
-            yield Loss(name, "retention", f"{retention}: the destination bucket has no object lock")
+            yield Loss(name, "retention", f"{retention}: {self._no_lock}")
         elif not self._is_locked(row):
             yield Loss(name, "retention", f"{retention}: it has ended, and no server takes one that has")
+
+    @property
+    def _no_lock(self) -> str:
+        return LOCK_DENIED if self.lock_denied else "the destination bucket has no object lock"
 
     def _is_locked(self, row: ObjectRow) -> bool:
         if not row.lock_mode:

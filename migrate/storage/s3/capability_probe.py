@@ -56,9 +56,11 @@ ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
 class Refusals(Struct, frozen=True):
     """What a destination does not keep of objects. ``refused_keys``, ``refused_classes``, ``refused_tags`` (texts of
     other scripts) and ``refused_acls`` (canned ones) say what it does instead; ``lost_tags`` says it of all tags.
+    ``lock_denied``: whether it has object lock may not be read.
     """
 
     object_lock: bool
+    lock_denied: bool = False
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
@@ -66,9 +68,15 @@ class Refusals(Struct, frozen=True):
     refused_acls: Mapping[str, str] = field(default_factory=dict)
 
 
+DENIED = "denied"
+LOCK_DENIED = (
+    "whether the destination bucket has object lock may not be read (s3:GetBucketObjectLockConfiguration)"
+)
+
+
 class Capabilities(Refusals, frozen=True, kw_only=True):
     """What was found out about a destination. ``probed`` is False where nothing could be tried out, because it would
-    have stayed (``why``).
+    have stayed (``why``). ``versioning`` is ``denied`` where these credentials may not know.
     """
 
     url: str
@@ -113,7 +121,7 @@ def probe(
             url=destination.url,
             server=destination.server,
             at=at,
-            versioning=destination.versioning(),
+            versioning=_versioning(destination),
             object_lock=True,
             probed=False,
             why=reason,
@@ -123,7 +131,7 @@ def probe(
         def tried(trial: Callable[[DestinationBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
             return {kind: threads.submit(trial, destination, kind) for kind in sorted(kinds)}
 
-        versioning = threads.submit(destination.versioning)
+        versioning = threads.submit(_versioning, destination)
         refused_keys = tried(partial(_try_keys, versioning=versioning, later=later), {*keys, *ALWAYS})
         refused_classes, refused_acls = (
             tried(partial(_try_class, later=later), classes),
@@ -137,12 +145,20 @@ def probe(
             at=at,
             versioning=versioning.result(),
             object_lock=lock is not None,
+            lock_denied=destination.lock_denied,
             refused_keys=_faults(refused_keys),
             refused_classes=_faults(refused_classes),
             refused_tags=refused_tags.result() if refused_tags else "",
             lost_tags=lost_tags.result() if lost_tags else "",
             refused_acls=_faults(refused_acls),
         )
+
+
+def _versioning(destination: DestinationBucket) -> str:
+    try:
+        return destination.versioning()
+    except NotAllowedError:
+        return DENIED
 
 
 _Trials = dict[str, Future[str | None]]

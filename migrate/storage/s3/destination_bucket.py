@@ -10,7 +10,7 @@ import hashlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from http import HTTPStatus
@@ -65,6 +65,10 @@ class Written(Struct, frozen=True):
     md5: str = ""
 
 
+class UploadGoneError(MoveoutError):
+    """An upload is not there when it is to become an object: it has become one, or was dropped."""
+
+
 class ObjectParts(S3Store):
     """Multipart uploads whose objects are described when they are begun. Keys are whole keys of the
     bucket.
@@ -73,11 +77,10 @@ class ObjectParts(S3Store):
     def __init__(self, s3_location: client.S3Location, requests: Requests) -> None:
         super().__init__(replace(s3_location, prefix=""), cancellation=requests.cancellation)
         self._requests = requests
-        self.described: dict[str, Callable[[FileInfo], bool]] = {}
-        """By keys of objects on their way: what tells whether one is described as it is to be."""
 
-    def _is_ours(self, info: FileInfo) -> bool:
-        return self.described[info.key](info)
+    def _completed_before(self, gone: GoneError, *_: Any) -> FileInfo:
+        """Leave it to who sends the object: an older one, or an older version, may have the same bytes."""
+        raise UploadGoneError(str(gone)) from gone
 
     def begin_described(self, described: Description) -> str:
         """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""
@@ -106,6 +109,8 @@ class DestinationBucket:
         self._requests = self.reader.requests
         self._location = s3_location
         self._object_lock: Mapping[str, Any] | None = None
+        self.lock_denied = False
+        """Whether these credentials may not read if the bucket has object lock; once it was asked for."""
         self._versioning: str | None = None
         self.probe_lock, self.took_probe_at = threading.Lock(), -math.inf
         self.refuses_small_parts = False
@@ -301,7 +306,9 @@ class DestinationBucket:
         return self._requests.call(Request("HeadObject", "HEAD", key)).headers.get(VERSION, "")
 
     def versioning(self) -> str:
-        """Return ``Enabled``, ``Suspended`` or nothing. It is asked for once, and again after a setting was written."""
+        """Return ``Enabled``, ``Suspended`` or nothing. It is asked for once, and again after a setting was written.
+        Raises ``NotAllowedError`` where these credentials may not know.
+        """
         if self._versioning is None:
             self._versioning = self._read_versioning()
         return self._versioning
@@ -311,6 +318,12 @@ class DestinationBucket:
             body = self._requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""})).body
         except UnreachableError:
             raise
+        except NotAllowedError as exc:
+            raise NotAllowedError(
+                f"whether it keeps versions may not be read: {exc.explanation}",
+                about=self.url,
+                next_step=f"allow s3:GetBucketVersioning on the bucket {self.name}",
+            ) from exc
         except MoveoutError:
             return ""
         status = versioning_status(body)
@@ -354,12 +367,23 @@ class DestinationBucket:
 
     def object_lock(self) -> Mapping[str, Any] | None:
         """Return the bucket's lock configuration (with its ``Rule`` of default retention, if there is one); None
-        where it has none. It is asked for once, and again after a setting was written.
+        where it has none, or that may not be read (``lock_denied``). It is asked for once, and again after a setting
+        was written.
         """
         if self._object_lock is None:
-            self._object_lock = self.setting("object-lock").get("ObjectLockConfiguration", {})
+            self._object_lock = self._read_object_lock()
         configuration = self._object_lock
         return configuration if configuration.get("ObjectLockEnabled") == "Enabled" else None
+
+    def _read_object_lock(self) -> Mapping[str, Any]:
+        try:
+            setting = read_setting(self.reader.http, "object-lock", self._requests.cancellation)
+        except UnreachableError:
+            raise
+        except MoveoutError as exc:
+            self.lock_denied = isinstance(exc, NotAllowedError)
+            return {}
+        return dict(setting.get("ObjectLockConfiguration", {}))
 
     def configuration(self) -> Mapping[str, Any]:
         """Return the bucket's settings by name."""

@@ -24,10 +24,10 @@ from migrate.errors import (
 )
 from migrate.runtime.progress import Progress
 from migrate.storage.api import FileInfo, Upload, UploadedPart
-from migrate.storage.checksums import combine, crc64nvme
+from migrate.storage.checksums import Content, combine, crc64nvme
 from migrate.storage.multipart import ResumableUpload, find_upload, is_part, part_sizes
 from migrate.storage.retry import Retrying
-from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket, UploadGoneError
 from migrate.storage.s3.http.messages import error_code
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_locks, has_tags
 from migrate.storage.s3.metadata.object_metadata import Description
@@ -95,16 +95,7 @@ class PartsUpload(Struct):
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
         are refused again; otherwise what is there stays, to be continued.
         """
-        store = self.destination.parts()
-        store.described[self.described.key] = lambda info: self._is_described(self._at_destination(info))
-        try:
-            return self._run(Retrying(store), pieces, sha256)
-        finally:
-            del store.described[self.described.key]
-
-    def _run(
-        self, patient: Retrying, pieces: Callable[[Sequence[int]], Iterable[bytes]], sha256: str
-    ) -> Uploaded:
+        patient = Retrying(self.destination.parts())
         earlier = self._find(patient)
         cut = earlier.part_bytes if earlier else patient.part_bytes(self.size_bytes)
         own_sizes = () if self._are_too_small() else self.sizes
@@ -221,12 +212,34 @@ class PartsUpload(Struct):
         crc = combine((by_number[number].crc64nvme or 0, by_number[number].size_bytes) for number in numbers)
         try:
             info = patient.complete(key, upload.id, sent, crc64nvme=crc)
+        except UploadGoneError as exc:
+            size_bytes = sum(part.size_bytes for part in sent)
+            content = Content(size_bytes, sha256_hash.hexdigest(), "", f"{crc:016x}")
+            completed = self._completed_before(content)
+            if completed is None:
+                raise _RefusedError(exc) from exc
+            info = completed
         except MoveoutError as exc:
             strange = may_refuse and not isinstance(exc, (*_STOPS_ALL, DamageError))
             if not strange and not isinstance(exc, DamagedOnTheWayError | GoneError):
                 raise
             raise _RefusedError(exc) from exc
         return Uploaded(info, sha256_hash.hexdigest(), crc)
+
+    def _completed_before(self, content: Content) -> FileInfo | None:
+        """Return the object that a lost answer was about, None where the upload has become none. An older one may have
+        the same bytes, an older version all that it is to have.
+        """
+        described, destination = self.described, self.destination
+        if described.before is not None and len(destination.versions(described.key)) <= described.before:
+            return None
+        try:
+            info = destination.parts().stat(described.key)
+        except GoneError:
+            return None
+        fetched = self._at_destination(info)
+        is_same = destination.holds(fetched.summary, content) and self._is_described(fetched)
+        return info if is_same else None
 
     def _find(self, patient: Retrying) -> ResumableUpload | None:
         """Return the unfinished upload to continue, None also where those of the bucket cannot be listed: that needs a

@@ -424,7 +424,9 @@ class S3Bucket:
             return self._shows_versions() if status is None else bool(status)
 
     def _shows_versions(self) -> bool | None:
-        """Look at the listing of versions where the setting may not or cannot be read."""
+        """Look at the listing of versions where the setting may not or cannot be read. If its first page shows none and
+        is not all, there may be some behind it.
+        """
         try:
             response = self.requests.call(versions_request(self.prefix, ("", ""), PAGE_KEYS))
         except NotAllowedError:
@@ -433,8 +435,10 @@ class S3Bucket:
             raise
         except MoveoutError:  # the server supports no versions
             return False
-        page = parse_versions(parsed(response.body))
-        return any(version != NULL_VERSION for version in page.versions)
+        root = parsed(response.body)
+        page = parse_versions(root)
+        goes_on = root.findtext("{*}IsTruncated") == "true"
+        return goes_on or any(version != NULL_VERSION for version in page.versions)
 
     def parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
         """See ``Bucket.parts``. Where the server does not list them, each is asked for by its number."""

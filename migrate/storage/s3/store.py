@@ -248,20 +248,15 @@ class S3Store(BaseStore):
         return UploadedPart(number, len(data), etag, crc)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
-        """See ``MultipartStore.complete``. Called again after a lost answer it returns the file that is there, if that
-        has these bytes and is ours: where the upload was dropped, it may be an older one.
-        """
+        """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
         headers = {}
         if self.checksums == "crc64nvme":
             headers = {_CHECKSUM: to_header(crc64nvme), "x-amz-checksum-type": "FULL_OBJECT"}
         size_bytes = sum(part.size_bytes for part in parts)
         try:
             self._make(key, upload, headers, parts)
-        except GoneError:
-            info, stored_crc = self._stat(key)
-            if info.size_bytes == size_bytes and stored_crc == crc64nvme and self._is_ours(info):
-                return info
-            raise
+        except GoneError as exc:
+            return self._completed_before(exc, key, size_bytes, crc64nvme)
         info, stored_crc = self._stat(key)
         if info.size_bytes != size_bytes or stored_crc not in {None, crc64nvme}:
             raise DamageError(
@@ -272,9 +267,12 @@ class S3Store(BaseStore):
             self._check_by_reading(key, info, crc64nvme)
         return info
 
-    def _is_ours(self, info: FileInfo) -> bool:  # noqa: ARG002
-        """Tell whether a file with the right bytes is the one that was written."""
-        return True
+    def _completed_before(self, gone: GoneError, key: str, size_bytes: int, crc64nvme: int) -> FileInfo:
+        """Return the file that a lost answer was about, else raise that its upload is gone."""
+        info, stored_crc = self._stat(key)
+        if info.size_bytes == size_bytes and stored_crc == crc64nvme:
+            return info
+        raise gone
 
     def _make(self, key: str, upload: str, headers: Mapping[str, str], parts: Parts) -> None:
         """Make the file. Where the server does not accept a part by its ETag, the answer that gave it may have been

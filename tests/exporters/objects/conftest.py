@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.storage.s3.source_bucket import open_bucket
+from migrate.storage.s3.http import concurrent_requests
+from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
 from scripts.servers import S3Server
 from tests.tools.clients import boto_client
+from tests.tools.http_proxy import Answer, Asked, HttpProxy
+from tests.tools.profiles import extra_profile
 
 ODD_KEYS = (
     "a b?c%2F\nx",
@@ -139,3 +142,67 @@ def take_out(shop_url: str, location: Path, *, selection: Selection = EVERYTHING
     source = ObjectExporter().open("shop", shop_url, BucketHost(selection))
     export([source], open_location(str(location)), workers=2, progress=Silent())
     return BundleReader(open_location(str(location)))
+
+
+@dataclass(slots=True)
+class Odd(HttpProxy):
+    """Answers what ``answer`` gives; what it gives None for is handed on."""
+
+    answer: Callable[[Asked], Answer | None] = lambda asked: None
+    name: str = "odd"
+
+    def handle(self, asked: Asked) -> Answer:
+        answer = self.answer(asked)
+        return self.forward(asked) if answer is None else answer
+
+
+@dataclass(frozen=True, slots=True)
+class OddShop:
+    """A bucket, and the way to it."""
+
+    shop: Shop
+    proxy: Odd
+    url: str
+
+    def bucket(self) -> S3Bucket:
+        return open_bucket(self.url)
+
+    def careless(self, asked: Asked, **instead: str) -> Answer:
+        """Hand on without If-Match, with other headers; answer without a checksum."""
+        instead = {"if-match": "", **instead}
+        headers = ((name, instead.get(name.lower(), value)) for name, value in asked.headers)
+        kept = replace(asked, headers=tuple((name, value) for name, value in headers if value))
+        answer = self.proxy.forward(kept)
+        return replace(
+            answer, headers=tuple(pair for pair in answer.headers if "checksum" not in pair[0].lower())
+        )
+
+
+@pytest.fixture
+def odd(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[OddShop]:
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+    shop = make_shop(minio)
+    with Odd(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        yield OddShop(shop, proxy, f"s3://{shop.name}?profile={profile}")
+
+
+def reads(asked: Asked, key: str) -> bool:
+    return asked.method == "GET" and asked.path.endswith(f"/{key}") and not asked.query
+
+
+def asks(asked: Asked, what: str) -> bool:
+    return asked.method == "GET" and what in asked.query
+
+
+def upload(shop: Shop, key: str, *bodies: bytes) -> None:
+    """Upload an object in parts, which the proxies below do not tell: then no checksum proves its bytes."""
+    which = {"Bucket": shop.name, "Key": key}
+    upload_id = shop.boto.create_multipart_upload(**which)["UploadId"]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        part = shop.boto.upload_part(**which, UploadId=upload_id, PartNumber=number, Body=body)
+        parts.append({"PartNumber": number, "ETag": part["ETag"]})
+    shop.boto.complete_multipart_upload(**which, UploadId=upload_id, MultipartUpload={"Parts": parts})

@@ -8,7 +8,7 @@ import gzip
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import count
@@ -28,80 +28,14 @@ from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata import bucket_configuration
-from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
+from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
-from scripts.servers import S3Server
-from tests.exporters.objects.conftest import MakeShop, Shop, bodies_of, take_out
-from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
-from tests.tools.profiles import extra_profile
+from tests.exporters.objects.conftest import OddShop, asks, bodies_of, reads, take_out, upload
+from tests.tools.http_proxy import Answer, Asked, refusal
 
 MIB = 2**20
 ERROR = replace(refusal(500, "InternalError"), status=HTTPStatus.OK)
 LOGIN = Answer(HTTPStatus.OK, (("Content-Type", "text/html"),), b"<html><body>Please log in</body></html>")
-
-
-@dataclass(slots=True)
-class Odd(HttpProxy):
-    """Answers what ``answer`` gives; what it gives None for is handed on."""
-
-    answer: Callable[[Asked], Answer | None] = lambda asked: None
-    name: str = "odd"
-
-    def handle(self, asked: Asked) -> Answer:
-        answer = self.answer(asked)
-        return self.forward(asked) if answer is None else answer
-
-
-@dataclass(frozen=True, slots=True)
-class OddShop:
-    """A bucket, and the way to it."""
-
-    shop: Shop
-    proxy: Odd
-    url: str
-
-    def bucket(self) -> S3Bucket:
-        return open_bucket(self.url)
-
-    def careless(self, asked: Asked, **instead: str) -> Answer:
-        """Hand on without If-Match, with other headers; answer without a checksum."""
-        instead = {"if-match": "", **instead}
-        headers = ((name, instead.get(name.lower(), value)) for name, value in asked.headers)
-        kept = replace(asked, headers=tuple((name, value) for name, value in headers if value))
-        answer = self.proxy.forward(kept)
-        return replace(
-            answer, headers=tuple(pair for pair in answer.headers if "checksum" not in pair[0].lower())
-        )
-
-
-@pytest.fixture
-def odd(
-    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[OddShop]:
-    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
-    shop = make_shop(minio)
-    with Odd(minio.endpoint) as proxy:
-        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        yield OddShop(shop, proxy, f"s3://{shop.name}?profile={profile}")
-
-
-def reads(asked: Asked, key: str) -> bool:
-    return asked.method == "GET" and asked.path.endswith(f"/{key}") and not asked.query
-
-
-def asks(asked: Asked, what: str) -> bool:
-    return asked.method == "GET" and what in asked.query
-
-
-def upload(shop: Shop, key: str, *bodies: bytes) -> None:
-    """Upload an object in parts, which the proxies below do not tell: then no checksum proves its bytes."""
-    which = {"Bucket": shop.name, "Key": key}
-    upload_id = shop.boto.create_multipart_upload(**which)["UploadId"]
-    parts = []
-    for number, body in enumerate(bodies, 1):
-        part = shop.boto.upload_part(**which, UploadId=upload_id, PartNumber=number, Body=body)
-        parts.append({"PartNumber": number, "ETag": part["ETag"]})
-    shop.boto.complete_multipart_upload(**which, UploadId=upload_id, MultipartUpload={"Parts": parts})
 
 
 def test_an_object_that_changes_while_it_is_read_is_not_mixed(

@@ -14,8 +14,7 @@ from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.exporters.objects.conftest import MakeShop
-from tests.exporters.objects.test_wrong_answers import upload
+from tests.exporters.objects.conftest import MakeShop, upload
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
 
