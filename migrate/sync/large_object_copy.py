@@ -35,7 +35,7 @@ from migrate.storage.checksums import combine
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
-from migrate.storage.s3.metadata.object_metadata import is_md5
+from migrate.storage.s3.metadata.object_metadata import Description, is_md5
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
 from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, record_copied, refusal, source_of
 from migrate.sync.diff import SyncStep
@@ -124,11 +124,9 @@ class LargeCopy(Struct):
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
         self._check(read_item)
         assert self._proof is not None, "its bytes were read"
-        described = context.describe(read_item)
+        described = self._described(read_item)
         if self.versions:
-            written = next(
-                context.destination.put_versions([(replace(described, before=read_item.step.before), body)])
-            )
+            written = next(context.destination.put_versions([(described, body)]))
         else:
             written = context.destination.put(described, body)
         if written.error is not None:
@@ -144,7 +142,7 @@ class LargeCopy(Struct):
         )
         upload = PartsUpload(
             context.destination,
-            context.describe(read_item),
+            self._described(read_item),
             row.size_bytes,
             context.progress,
             named=self.uploads.find(step.key, identity),
@@ -161,6 +159,10 @@ class LargeCopy(Struct):
         version = context.destination.newest_version(context.name(step)) if self.versions else ""
         written = Written(step.key, sent.info.etag, version_id=version)
         self._arrived(read_item, written, sent.sha256, sent.crc64nvme, bytes_counted=True)
+
+    def _described(self, read_item: Item) -> Description:
+        before = read_item.step.before if self.versions else None
+        return replace(self.context.describe(read_item), before=before)
 
     def _arrived(
         self, read_item: Item, written: Written, sha256: str, crc: int, *, bytes_counted: bool = False

@@ -450,15 +450,19 @@ def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
         assert layout(move.destination, "video") == layout(move.source, "video")
 
 
+@pytest.mark.parametrize("history", [False, True])
 def test_an_older_object_is_not_taken_for_one_whose_upload_was_dropped_at_its_end(
-    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, history: bool
 ) -> None:
-    """It has the same bytes, and other metadata."""
+    """It has the same bytes, and other metadata; an older version the same metadata, too."""
     data = random.Random(3).randbytes(33 * 2**20)
-    new, key = move.destination, "video"
-    move.source.put(key, data, ChecksumAlgorithm="CRC64NVME", Metadata={"a": "old"})
-    assert move.run().copied == 1
-    move.source.put(key, data, ChecksumAlgorithm="CRC64NVME", Metadata={"a": "new"})
+    old, new, key = move.source, move.destination, "video"
+    if history:
+        for shop in (old, new):
+            shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Enabled"})
+    old.put(key, data, ChecksumAlgorithm="CRC64NVME", Metadata={"a": "new" if history else "old"})
+    assert move.run(history=history).copied == 1
+    old.put(key, data, ChecksumAlgorithm="CRC64NVME", Metadata={"a": "new"})
     dropped: list[str] = []
 
     def drops(asked: Asked) -> bool:
@@ -469,9 +473,12 @@ def test_an_older_object_is_not_taken_for_one_whose_upload_was_dropped_at_its_en
 
     with RottenProxy(new.server.endpoint, rotten=drops, status=404, code="NoSuchUpload") as proxy:
         profile = extra_profile(monkeypatch, tmp_path, new.server, endpoint=proxy.endpoint)
-        done = replace(move, profiles=(move.source.server.profile, profile), opened={}).run()
+        by_proxy = replace(move, profiles=(old.server.profile, profile), opened={})
+        done = by_proxy.run(history=history)
     assert (done.copied, done.exit_code, len(dropped)) == (1, 0, 1), done
     assert new.boto.head_object(Bucket=new.name, Key=key)["Metadata"] == {"a": "new"}
+    versions = new.boto.list_object_versions(Bucket=new.name, Prefix=key)["Versions"]
+    assert len(versions) == (2 if history else 1)
 
 
 @dataclass(slots=True)

@@ -145,12 +145,12 @@ class Writer(Struct, frozen=True):
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
         return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
 
-    def upload(self, job: ObjectWrite) -> Done:
-        """Write one object in parts. Raises what stops the whole restore."""
+    def upload(self, job: ObjectWrite, before: int | None = None) -> Done:
+        """Write one object in parts; ``before``: see ``Description``. Raises what stops the whole restore."""
         row, has_own = job.row, has_own_parts(job.row)
         upload = PartsUpload(
             self.destination,
-            self.terms.describe(job.key, row),
+            self.terms.describe(job.key, row, before),
             row.size_bytes,
             self.progress,
             sizes=row.part_sizes if has_own else (),
@@ -362,7 +362,7 @@ class _HistoryWriter(Struct):
             self.writer.progress.advance(items=1, size_bytes=job.row.size_bytes)
 
     def _upload(self, job: ObjectWrite) -> None:
-        done = self.writer.upload(job)
+        done = self.writer.upload(job, self._counts[job.key])
         self.items += done.items
         self.size_bytes += done.size_bytes
         self.findings += done.findings
