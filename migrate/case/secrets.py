@@ -124,8 +124,9 @@ def _reason(exc: Exception) -> str:
     return getattr(exc, "strerror", None) or type(exc).__name__
 
 
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^@]*@")
-_PASSWORD_IN_TEXT = re.compile(r"(?<=://)([^/@:\s]*):[^@\s]*@")
+# A password may have "@" and "/" in it that nobody has escaped: it ends at the last "@". What is a port is none.
+_PASSWORD = re.compile(r"(?<=://)([^/@:\[]*):(?!\d+[/,?]).*@", re.DOTALL)
+_PASSWORD_IN_TEXT = re.compile(r"(?<=://)([^/@:\[\s]*):(?!\d+[/,?])(?:(?!://)\S)*@")
 _PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
 
 

@@ -22,13 +22,22 @@ ANY = "*"
 _FILE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 """Options of a URL that say which server is meant."""
+_SERVERS = "postgresql://me@HOST, mysql://me@HOST, 's3://?profile=NAME' or aws://PROFILE"
 _MISTYPED = re.compile(r"([a-z0-9]+)(?::/*|//)(.*)")
 """A scheme without all of its ``://``."""
 _ADDRESS = re.compile(r"(?P<host>\[[^]]*\]|[^:]*)(?::(?P<port>.*))?")
 
 
 def check_url(url: str) -> None:
-    """Raise ``UsageError`` for what cannot be taken apart as a URL. Paths can."""
+    """Raise ``UsageError`` for what cannot be taken apart as a URL, and for one with a password. Paths are neither."""
+    if redact(url) != url:
+        engine = registry.find(url.partition("://")[0].rpartition("=")[2])
+        variable = next(iter(engine.secret_variables), "") if engine else ""
+        raise UsageError(
+            f"{redact(url)} has a password in it, which would end up in process lists and logs",
+            next_step=f"take it out of the URL, and set {variable or 'the variable that the server is opened by'};"
+            " a case file takes a reference, such as env:VARIABLE",
+        )
     try:
         urlsplit(url)
     except ValueError as exc:
@@ -40,14 +49,16 @@ def check_url(url: str) -> None:
 
 def as_url(word: str) -> str:
     """Return a URL for what may be the path of a directory of database files. Raises ``UsageError`` for a mistyped URL,
-    such as ``postgresql:/me@host``.
+    such as ``postgresql:/me@host``, and for the name of a host.
     """
     if "://" in word or not word:
         return word
     mistyped = _MISTYPED.fullmatch(word)
-    if mistyped and registry.find(meant := "{}://{}".format(*mistyped.groups())) and not Path(word).exists():
+    is_mistyped = mistyped is not None and registry.find(meant := "{}://{}".format(*mistyped.groups()))
+    if (is_mistyped or "/" not in word) and not is_path_of_file(word) and not Path(word).exists():
         raise UsageError(
-            f"{redact(word)!r} is neither a URL nor a path that exists", next_step=f"write {redact(meant)}"
+            f"{redact(word)!r} is neither a URL nor a path that exists",
+            next_step=f"write {redact(meant) if is_mistyped else f'a server as {_SERVERS}'}",
         )
     scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
     return f"{scheme}://{url_path(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named

@@ -20,7 +20,7 @@ from exporters.selection import Selection
 from exporters.structs import as_dict
 from migrate.bundle.object_index import ObjectRow
 from migrate.case.model import Endpoint
-from migrate.case.secrets import Secret, redact
+from migrate.case.secrets import Secret
 from migrate.errors import DamageError, MoveoutError, SourceError, UsageError
 from migrate.export.unit_runner import UnitRules
 from migrate.restore.objects.copy import History
@@ -39,12 +39,7 @@ class Reach(Struct, frozen=True):
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> Reach:
-        """Return how others reach an endpoint. Raises ``UsageError`` where the URL itself holds a secret."""
-        if redact(endpoint.url) != endpoint.url:
-            raise UsageError(
-                f"the URL {endpoint.shown} holds a password, which would travel through the cluster",
-                next_step="name where each worker finds it: password = 'env:VAR' or 'file:PATH' in the case file",
-            )
+        """Return how others reach an endpoint."""
         references = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
         return cls(absolute(endpoint.url), references)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from migrate.case.model import Endpoint
 from scripts.process import free_port
 from tests.cli.conftest import call, make_file, run
 
@@ -177,10 +178,24 @@ def test_an_empty_case_file_is_named(tmp_path, text):
     check(call("status", path), 2, "moveout.toml is empty", "moveout init")
 
 
-def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
-    url = f"postgresql://me:{SECRET}@127.0.0.1:1/db"
-    check(call("export", f"app={url}", "--to", tmp_path / "b"), 2)
-    check(call("plan", f"app={url}"), 2)
+@pytest.mark.parametrize("password", [SECRET, f"a@b%c/d#{SECRET}?e"])
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "s3"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path, scheme, password):
+    url = f"{scheme}://me:{password}@127.0.0.1:1/db"
+    shown = f"{scheme}://me:…@127.0.0.1:1/db has a password in it"
+    check(call("export", f"app={url}", "--to", tmp_path / "b"), 2, shown, "take it out of the URL")
+    check(call("discover", url), 2, shown)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_port_and_a_name_with_an_at_sign_are_no_password():
+    for url in ("postgresql://old:1/a@b", "postgresql://[::1]:1/a@b", "mysql://me@old:1/a@b"):
+        assert Endpoint(url).shown == url
+
+
+@pytest.mark.parametrize("word", ["old.example", "127.0.0.1:5432"])
+def test_the_name_of_a_host_alone_is_no_directory(word):
+    check(call("discover", word), 2, f"'{word}' is neither a URL nor a path", "postgresql://me@HOST")
 
 
 @pytest.mark.parametrize(
