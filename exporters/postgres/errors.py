@@ -30,6 +30,7 @@ _LOGIN_STEP = (
 _OTHER_PROTOCOL = "invalid response to SSL negotiation"
 _OTHER_SERVER_STEP = "a server that is no PostgreSQL listens there: check the port"
 _GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"
+_CONNECT_STEP = "as its owner: GRANT CONNECT ON DATABASE … TO the role"
 LOCKS_STEP = (
     "raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy"
 )
@@ -37,6 +38,8 @@ _SLOTS_STEP = (
     "free one: moveout clean --changes ends what a case has kept, pg_replication_slots lists all. Or raise"
     " max_replication_slots, and restart the server"
 )
+_LABEL = re.compile(r"^\w+:  ")
+"""What libpq writes before a line of a message, in the server's language: ``DETAIL:  ``, two spaces each."""
 _SNAPSHOT = re.compile(r"\b[0-9A-F]{8}-[0-9A-F]{8}-\d+\b")
 _NO_SNAPSHOT = {"22023", "42704"}
 """A snapshot is gone with its session: a wrong parameter up to PostgreSQL 16, later an undefined object. Its name tells
@@ -74,7 +77,8 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
             f"the server refuses the login: {message}", about=source, next_step=_LOGIN_STEP
         )
     if state == "42501":
-        return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
+        step = _CONNECT_STEP if "CONNECT" in message else _GRANT_STEP  # no language translates the keyword
+        return SourceNotAllowedError(message, about=source, next_step=step)
     if state == "3D000":
         return SourceGoneError(message, about=source, next_step="check the database name in the URL")
     if state in {"42P01", "3F000"}:
@@ -147,6 +151,6 @@ def _is_passing(error: BaseException, state: str) -> bool:
 
 def in_one_line(error: BaseException) -> str:
     """Return the driver's message, its first two lines as one: the second often says why."""
-    text = str(error).strip() or type(error).__name__
-    lines = [line.strip() for line in text.splitlines()[:2] if line.strip()]
-    return (". " if lines[0][-1].isalnum() and lines[-1][0].isupper() else " ").join(lines)
+    text = str(error).strip().removeprefix("connection failed: ") or type(error).__name__
+    lines = [_LABEL.sub("", line.strip()) for line in text.splitlines()[:2] if line.strip()]
+    return (". " if lines[0][-1] not in ".:;" and lines[-1][0].isupper() else " ").join(lines)

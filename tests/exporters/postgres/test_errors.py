@@ -79,6 +79,17 @@ def test_a_database_that_is_not_there_is_gone(postgres):
     assert isinstance(open_source(postgres.url_of("nothing_here")), SourceGoneError)
 
 
+def test_a_database_that_the_role_may_not_connect_to_names_the_right_that_is_missing(postgres, monkeypatch):
+    url = login(postgres, "outside")
+    database = url.rpartition("/")[2]
+    run_sql(postgres.url, f'REVOKE CONNECT ON DATABASE "{database}" FROM PUBLIC')
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    error = open_source(as_role(url, "outside"))
+    assert isinstance(error, SourceNotAllowedError)
+    assert str(error).endswith(f'for database "{database}". User does not have CONNECT privilege.')
+    assert "GRANT CONNECT" in error.next_step
+
+
 def test_a_server_that_is_not_there_is_unreachable():
     assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
 
