@@ -30,16 +30,23 @@ class LeftBehind(Struct, frozen=True):
     left_out: Sequence[tuple[str, str]] = ()
     not_taken: Sequence[NotTaken] = ()
 
-    def sentences(self, printed: Collection[str] = (), words: Callable[[str], str] = str) -> Iterator[str]:
+    def sentences(
+        self,
+        printed: Collection[str] = (),
+        words: Callable[[str], str] = str,
+        unlisted: Collection[str] = (),
+    ) -> Iterator[str]:
         """Yield what was seen and is not in the bundle, a sentence for each server; no reason that was ``printed`` is
-        repeated. ``words`` returns how others are printed.
+        repeated. ``words`` returns how others are printed. ``unlisted``: the servers of which nothing leaves.
         """
         for server in self.servers:
             if server.names:
                 yield f"Also on {server.url}, not taken: {list_words(server.names, _SHOWN)}."
             if server.reason:
                 reason = ", for the same reason." if server.reason in printed else f": {words(server.reason)}"
-                yield f"What else is on {server.url} could not be listed{reason}"
+                nothing = server.url in unlisted
+                what = f"NOTHING of {server.url} leaves: it" if nothing else f"What else is on {server.url}"
+                yield f"{what} could not be listed{reason}"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``meta/bundle.json`` holds it."""

@@ -35,7 +35,7 @@ from migrate.cli.common.sources import (
 )
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
-from migrate.discover.left_behind import ask_case_servers, find_left_behind
+from migrate.discover.left_behind import ask_case_servers, find_left_behind, unlisted_servers
 from migrate.discover.servers import servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
@@ -111,6 +111,8 @@ class Planned(Struct, frozen=True):
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
+    unlisted: Sequence[str] = ()
+    """Servers of the case of which nothing leaves, because they could not be listed."""
     case_option: str = ""
     """The option that names the case file, for the next commands; "" where there is none."""
     alternative: Alternative | None = None
@@ -128,7 +130,7 @@ class Planned(Struct, frozen=True):
             return NoSpaceError.exit_code
         if self.forecast.verdict == "late":
             return DeadlineError.exit_code
-        return IncompleteError.exit_code if self.unread else OK
+        return IncompleteError.exit_code if self.unread or self.unlisted else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that was found and measured; sizes in bytes, rates per second."""
@@ -139,6 +141,7 @@ class Planned(Struct, frozen=True):
             ],
             "unread": [source.as_json() for source in self.unread],
             "left_behind": self.left_behind.as_json() if self.left_behind else None,
+            "unlisted": list(self.unlisted),
             "bytes_per_second": {
                 "bundle": _rates(self.bundle_rates),
                 "destination": _rates(self.destination_rates),
@@ -176,7 +179,11 @@ class Planned(Struct, frozen=True):
         if self.room is not None:
             _draw_room(console, self.room)
         draw_left_behind(
-            console, self.left_behind, (unread.error for unread in self.unread), self.case_option
+            console,
+            self.left_behind,
+            (unread.error for unread in self.unread),
+            self.case_option,
+            self.unlisted,
         )
 
 
@@ -399,7 +406,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
         names = ", ".join(shown.not_counted)
         console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}; not counted: {names}"))
         console.print(f"  all else: {likely}, {', '.join(margins)}")
-        console.print(f"→ the lines of {names} above say why, and what to do; then plan again", style="dim")
+        console.print("→ the lines of each say why, and what to do; then plan again", style="dim")
         return
     console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))
     console.print(f"  {', '.join(margins)}")
@@ -468,6 +475,8 @@ def run_plan(
     works = move_works(source_plans, route)
     known = ReferenceClass.of(reference(), read_history())
     now = datetime.now(UTC)
+    left_behind = find_left_behind(case, endpoints, answers) if case and answers is not None else None
+    unlisted = unlisted_servers(case, left_behind) if case else []
     shown = forecast(
         works,
         known,
@@ -476,6 +485,7 @@ def run_plan(
         not_counted=[
             *(failure.source for failure in unread),
             *(source.name for source in source_plans if source.survey.goes_on),
+            *unlisted,
         ],
     )
     return Planned(
@@ -487,7 +497,8 @@ def run_plan(
         checked,
         room,
         unread,
-        find_left_behind(case, endpoints, answers) if case and answers is not None else None,
+        left_behind,
+        unlisted,
         case.option if case else "",
         alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if

@@ -223,10 +223,13 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
     assert not any(", here 2099-01-01 00:00 UTC" in row for row in rows), rows
     moved = call("run", "-c", case, "--json")
     assert moved.code == 3, moved.err
-    assert (
-        f"NOTHING of {server} is out: what it holds could not be listed." in moved.json["result"]["sentences"]
-    )
+    words = f"NOTHING of {server} leaves: it could not be listed"
+    assert [words in sentence for sentence in moved.json["result"]["sentences"]].count(True) == 1
     assert call("run", "-c", case).code == 3
+    planned = call("plan", "-c", case)
+    assert (planned.code, f"not counted: {server}" in " ".join(planned.out.split())) == (3, True), planned.out
+    assert words in " ".join(planned.out.split())
+    assert "What else" not in planned.out
     status = call("status", "-c", case)
     assert (status.code, f"NOTHING of {server} is out" in status.out) == (3, True), status.out
     assert call("status", "-c", case, "--json").json["result"]["unlisted"] == [server]

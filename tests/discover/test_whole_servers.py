@@ -147,7 +147,7 @@ advice = "export it to S3"
     assert ended.code == 3, ended.err  # of one server nothing is known at all
     sentences = ended.json["result"]["sentences"]
     assert {also_pg, also_my} <= set(sentences)
-    assert any("What else is on postgresql://me@127.0.0.1" in sentence for sentence in sentences)
+    assert any("NOTHING of postgresql://me@127.0.0.1" in sentence for sentence in sentences)
     page = (tmp_path / "bundle" / "REPORT.html").read_text()
     for text in (also_my, "a copy of &lt;app&gt;", "DynamoDB table", "sessions", "export it to S3"):
         assert text in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -96,16 +96,21 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
 
 
 def left_behind_lines(
-    left_behind: LeftBehind | None, printed: Iterable[MoveoutError], words: ErrorWords, case_option: str
+    left_behind: LeftBehind | None,
+    printed: Iterable[MoveoutError],
+    words: ErrorWords,
+    case_option: str,
+    unlisted: Collection[str] = (),
 ) -> tuple[list[str], str]:
     """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. The
-    reasons of errors that were ``printed`` are not repeated. ``case_option`` names the case file.
+    reasons of errors that were ``printed`` are not repeated. ``case_option`` names the case file, ``unlisted`` the
+    servers of it of which nothing leaves.
     """
     if left_behind is None:
         return [], ""
     step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
     reasons = {error.explanation for error in printed}
-    return list(left_behind.sentences(reasons, words.explained)), step.format(case_option)
+    return list(left_behind.sentences(reasons, words.explained, unlisted)), step.format(case_option)
 
 
 def draw_gaps(console: Console, gaps: Sequence[Gap], total: int, indent: int, where: str = "") -> None:
@@ -128,10 +133,14 @@ def draw_gaps(console: Console, gaps: Sequence[Gap], total: int, indent: int, wh
 
 
 def draw_left_behind(
-    console: Console, left_behind: LeftBehind | None, errors: Iterable[MoveoutError], case_option: str
+    console: Console,
+    left_behind: LeftBehind | None,
+    errors: Iterable[MoveoutError],
+    case_option: str,
+    unlisted: Collection[str] = (),
 ) -> None:
     """Print what was seen on the servers of a case and is not in it. ``errors`` were printed before."""
-    sentences, step = left_behind_lines(left_behind, errors, console.errors, case_option)
+    sentences, step = left_behind_lines(left_behind, errors, console.errors, case_option, unlisted)
     for sentence in sentences:
         console.print(Text(f"! {plain(sentence)}", style="yellow"))
     if sentences:

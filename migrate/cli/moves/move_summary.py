@@ -111,10 +111,8 @@ class Moved(Struct, frozen=True):
                 f"Not brought up: {_names(names)}. The case file does not say where {server} comes up again: write"
                 ' the new address into its [[destination]], to = "…", and run the same command again.'
             )
-        for server in self.unlisted:
-            yield f"NOTHING of {server} is out: what it holds could not be listed."
         printed = (problem.error for problem in map(self._problem, self.sources) if problem and problem.error)
-        seen, step = left_behind_lines(self.left_behind, printed, errors, self.case_option)
+        seen, step = left_behind_lines(self.left_behind, printed, errors, self.case_option, self.unlisted)
         yield from seen
         if seen:
             yield f"→ {step}"
