@@ -40,7 +40,7 @@ def examine(request: ExamineRequest) -> Examination:
         findings.append(request.no_log(str(address.path), "SQLite has no log of changes", advice))
     facts = {
         "server": f"SQLite, {len(files)} files" if len(files) > 1 else "SQLite",
-        "TLS": "no network",
+        "TLS": "a file",
         "rights": count_words(sum(1 for finding in findings if finding.check == "rights"), "missing"),
         "snapshot": "a copy",
         "changes": "no log",

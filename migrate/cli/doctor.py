@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from exporters.structs import as_dict
 from migrate.case.deadline import names_no_zone, parse_deadline
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, SourcePairs
+from migrate.cli.common.options import CaseFileHere, SourcePairs, case_here
 from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text
@@ -32,8 +33,10 @@ from migrate.number_text import things
 _STYLES = {"blocks": "bold red", "loses": "red", "slow": "yellow", "info": "cyan"}
 _COLUMNS_FROM = ((74, range(5)), (56, (0, 2, 3)), (0, (0,)))
 """From which width on the table has which columns."""
-_NAME_WIDTH = 20
-"""A longer name takes several lines, so that the words next to it stay whole."""
+_NAME_WIDTHS = 12, 20
+"""About a fifth of the terminal, from so many characters to so many. A longer name takes several lines, so that the
+words next to it stay whole.
+"""
 _SHOWN = 12
 """Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
 _SHOWN_INFO = 2
@@ -113,10 +116,11 @@ def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
 
 def _table(examined: Sequence[Examined], width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    shown = next(columns for least, columns in _COLUMNS_FROM if width >= least)
-    table.add_column(overflow="fold", max_width=_NAME_WIDTH)
-    for number in range(1, len(shown) + 2):
-        table.add_column(overflow="fold", no_wrap=number == 1)
+    shown = next(columns for wide, columns in _COLUMNS_FROM if width >= wide)
+    for number in range(len(shown) + 2):
+        table.add_column(overflow="fold", no_wrap=number <= 1)
+    least, most = _NAME_WIDTHS
+    name_width = max(least, min(most, width // 5 - 1))
     tabulated = [entry for entry in examined if entry.kind in _COLUMNS]
     for number, (kind, group) in enumerate(groupby(tabulated, key=lambda entry: entry.kind)):
         if number:
@@ -126,7 +130,7 @@ def _table(examined: Sequence[Examined], width: int) -> Table:
         for entry in group:
             cells = [Text(entry.examination.facts.get(column, "")) for column in columns]
             worst = Text(entry.worst, _STYLES[entry.worst]) if entry.worst else Text("ok", "green")
-            table.add_row(Text(_host_of(entry.name)), *cells, worst)
+            table.add_row(Text("\n".join(wrap(_host_of(entry.name), name_width))), *cells, worst)
     return table
 
 
@@ -248,7 +252,7 @@ def _locations_of(case: Case | None) -> dict[str, Endpoint]:
 def doctor_command(
     session: Session,
     pairs: SourcePairs = None,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     *,
     to: Annotated[
         str | None, typer.Option("--to", metavar="LOCATION", help="Where the bundle will be written.")
@@ -266,7 +270,7 @@ def doctor_command(
     Examines every source, destination and location at once. Servers are only read; small test files are written to
     locations and destination buckets, and removed. Exit code 3: something will be missing.
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, pairs))
     sources = expanded(session, choose(typed_sources(pairs or [], loaded), loaded), loaded)
     locations = {"bundle": Endpoint(to)} if to else None
     if loaded is None:

@@ -21,7 +21,7 @@ from migrate.case.deadline import parse_deadline
 from migrate.case.model import Case, Endpoint
 from migrate.case.overlaps import overlaps
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, SourcePairs
+from migrate.cli.common.options import CaseFileHere, SourcePairs, case_here
 from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
@@ -582,7 +582,7 @@ def plan_command(
     session: Session,
     pairs: SourcePairs = None,
     *,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="T", help="A time, or 30h, 90m, 2d from now.")
     ] = None,
@@ -607,7 +607,7 @@ def plan_command(
     Lists the sources, measures them for a moment, and says how long each stage takes and how likely the deadline is
     met.
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, pairs))
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
     means = WhatIf.parse(what_if) if what_if else None
     options = PlanOptions(until, Endpoint(to) if to else None, means)

@@ -20,7 +20,7 @@ from migrate.case.overlaps import left_out_on_purpose
 from migrate.case.server_url import is_pattern
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_location
+from migrate.cli.common.options import CaseFileHere, case_here, one_location
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import draw_gaps, left_out_line
 from migrate.cli.common.sources import load_case
@@ -166,7 +166,7 @@ class Status(Struct, frozen=True):
             if location.transfer:
                 _draw_transfer(console, location.transfer)
             if location.export:
-                _draw_export(console, location.export, with_holder=not location.reports)
+                _draw_export(console, location, self.case_option)
             if location.erasing:
                 console.print(f"  {location.erasing}")
                 console.print(f"  → {location.next_step}")
@@ -327,8 +327,17 @@ def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
     console.print(f"  {state}")
 
 
-def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: bool) -> None:
+def _state_words(export_status: ExportStatus, case_option: str) -> str:
     words = _STATES[export_status.state]
+    if export_status.state == "empty" and case_option:
+        return f"{words.partition(';')[0]}; moveout run {case_option} brings a bundle"
+    return words
+
+
+def _draw_export(console: Console, location: LocationStatus, case_option: str) -> None:
+    export_status, with_holder = location.export, not location.reports
+    assert export_status is not None
+    words = _state_words(export_status, case_option)
     if export_status.state == "stopped" and not with_holder:  # the report of its command says the rest
         words = words.partition(";")[0]
     console.print(f"  {words}" + (f" ({export_status.bundle_id})" if export_status.bundle_id else ""))
@@ -386,7 +395,7 @@ def status_command(
             metavar="LOCATION|CASE", help="Where to look: the bundle, or a case file with its locations."
         ),
     ] = None,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     *,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until the work ends, or Ctrl-C.")] = False,
     serve: Annotated[
@@ -401,7 +410,7 @@ def status_command(
     words = words or []
     if case is None and len(words) == 1 and Path(words[0]).is_file():
         case, words = Path(words[0]), []
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, words))
     locations = _locations(words, loaded)
     if serve is not None:
         _serve(session, locations, loaded, serve)
@@ -619,7 +628,7 @@ def _shown(location: LocationStatus, case_option: str) -> Iterator[ShownRun]:
     if location.export:
         export = location.export
         gaps = [(source.name, gap.item, gap.reason) for source in export.sources for gap in source.gaps]
-        headline = _STATES[export.state]
+        headline = _state_words(export, case_option)
         yield ShownRun(
             title,
             capital(headline),

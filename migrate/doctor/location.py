@@ -80,7 +80,7 @@ def _room(
     store: MultipartStore, location: Endpoint, size_bytes: int | None, facts: dict[str, str]
 ) -> Iterator[Finding]:
     free = store.free_bytes()
-    facts["room"] = "" if free is None else f"{bytes_words(free)} free"
+    facts["room"] = "" if free is None else bytes_words(free)
     if free is not None and size_bytes is not None and free < size_bytes:
         problem = f"it has {bytes_words(free)} free, and about {bytes_words(size_bytes)} leave"
         advice = Fix("advice", "make room, or name another location")

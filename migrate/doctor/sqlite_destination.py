@@ -21,7 +21,7 @@ def examine(request: ExamineRequest) -> Examination:
     findings = [*_directory(request, path.parent), *_contents(path)]
     facts = {
         "server": "SQLite",
-        "TLS": "no network",
+        "TLS": "a file",
         "rights": "missing" if any(finding.check == "rights" for finding in findings) else "all",
         "ready": "not empty" if any(finding.check == "contents" for finding in findings) else "empty",
     }

@@ -62,7 +62,8 @@ def test_status_says_how_much_time_is_left(hours, words, tmp_path):
     path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nlocation = "{location}"\n')
     output = call("status", "-c", path).out
     assert re.search(rf"^deadline .* UTC: .* {words}\n", output)
-    assert "nothing is there yet" in output
+    assert f"nothing is there yet; moveout run -c {path} brings a bundle" in output
+    assert call("status", cwd=tmp_path).out.startswith("deadline ")
     assert call("status", "-c", path, "--json").json["result"]["deadline"] == until.isoformat()
     page = page_of(Status([], until), "acme").decode()
     assert re.search(rf"<p>Deadline [^<]* UTC: [^<]* {words}\.</p>", page), page

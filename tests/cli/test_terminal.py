@@ -199,12 +199,16 @@ def test_each_source_that_doctor_examined_is_a_line_on_a_narrow_terminal(width):
         "snapshot": "exact",
         "changes": "-",
     }
+    facts |= {"snapshot": "versions"} if width == 80 else {}
     console, written = console_in_memory(width)
-    Diagnosis(Examinations([Examined("source", "shop-media", "u", Examination(facts, []))])).draw(console)
-    assert [line.split()[0] for line in written.getvalue().split("\n\n")[0].splitlines()] == [
-        "source",
-        "shop-media",
+    examined = [
+        Examined("source", "shop-media-1" if width < 80 else "127.0.0.1:54321", "u", Examination(facts, [])),
+        Examined("location", "bundle", "u", Examination({"server": "directory", "room": "51.2 GB"}, [])),
     ]
+    Diagnosis(Examinations(examined)).draw(console)
+    lines = written.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["source", examined[0].name], lines
+    assert (lines[2].strip(), lines[3].split()[0]) == ("", "location"), lines
 
 
 def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):

@@ -50,6 +50,15 @@ Create = Annotated[
 CaseFile = Annotated[
     Path | None, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
 ]
+CaseFileHere = Annotated[
+    Path | None,
+    typer.Option(
+        "--case",
+        "-c",
+        metavar="CASE",
+        help="The case file. Where nothing is named, moveout.toml of this directory.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to the question.")]
 
 Delete = Annotated[
@@ -185,6 +194,11 @@ def one_location(locations: Sequence[str], fallback: Endpoint | None) -> Endpoin
             "no location is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
         )
     return fallback
+
+
+def case_here(case: Path | None, words: Sequence[str] | None) -> Path | None:
+    """Return the case file; the usual one, where nothing is named and it lies here. For commands that look."""
+    return Path(_CASE_FILE) if case is None and not words and Path(_CASE_FILE).is_file() else case
 
 
 def case_words() -> str:
