@@ -60,7 +60,6 @@ from migrate.storage.s3.http.messages import (
 from migrate.storage.s3.http.read_responses import (
     acl_query,
     checked,
-    of_length,
     parse_parts,
     parse_tags,
     parts_request,
@@ -317,7 +316,7 @@ class S3Bucket:
         """See ``Bucket.read_range``."""
         with as_source_errors(self.url):
             request = self._keyed(summary, self._read_request(summary, whole=False))
-            return of_length(read_range(self.requests, request, start, length), summary, length)
+            return read_range(self.requests, request, summary, start, length)
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
@@ -342,24 +341,17 @@ class S3Bucket:
         """
         request = self._keyed(summary, self._read_request(summary, whole=False))
         try:
-            bodies = self._ranges(summary, request, sizes, window_bytes)
+            bodies = read_ranges(self.requests, request, summary, sizes, window_bytes=window_bytes)
             first = next(bodies, b"")
         except (UnreachableError, NotAllowedError, GoneError):
             raise
         except MoveoutError:
             request = _otherwise_encoded(request)
-            bodies = self._ranges(summary, request, sizes, window_bytes)
+            bodies = read_ranges(self.requests, request, summary, sizes, window_bytes=window_bytes)
             first = next(bodies, b"")
         if sizes:
             yield first
         yield from bodies
-
-    def _ranges(
-        self, summary: ObjectSummary, request: Request, sizes: Sequence[int], window_bytes: int
-    ) -> Iterator[bytes]:
-        bodies = read_ranges(self.requests, request, sizes, window_bytes=window_bytes)
-        for body, length in zip(bodies, sizes, strict=True):
-            yield of_length(body, summary, length)
 
     @property
     def not_utf_8(self) -> Collection[str]:

@@ -85,14 +85,7 @@ def _is_tag(element: Any) -> bool:
     return bool(element.tag.rpartition("}")[2] == "Tag")
 
 
-def of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
-    """Return a body that is of this length. Raises ``ChangedError``."""
-    if len(body) != length:
-        raise other_length(body, summary, length)
-    return body
-
-
-def other_length(body: bytes, summary: ObjectSummary, length: int) -> ChangedError:
+def _other_length(body: bytes, summary: ObjectSummary, length: int) -> ChangedError:
     """Return the error for a body that has another length than the one listed."""
     return ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
 
@@ -102,7 +95,7 @@ def checked(response: Response, summary: ObjectSummary) -> int | None:
     this; None where it keeps none. Raises ``ChangedError``, ``DamageError``.
     """
     if len(response.body) != summary.size_bytes:
-        raise other_length(response.body, summary, summary.size_bytes)
+        raise _other_length(response.body, summary, summary.size_bytes)
     stored_crc = kept_crc64nvme(response.headers)
     if stored_crc is None:
         return None
@@ -121,10 +114,10 @@ AT_ONCE = 6
 
 
 def read_ranges(
-    requests: Requests, request: Request, sizes: Sequence[int], *, window_bytes: int
+    requests: Requests, request: Request, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
 ) -> Iterator[bytes]:
     """Yield ranges of these sizes, one behind the other, in order; a few are read ahead, at most ``window_bytes`` of
-    them. A range may be of another size where the object is. Raises ``MoveoutError``.
+    them. Raises ``MoveoutError``, ``ChangedError`` where they are of an object of another size.
     """
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="moveout-read") as executor:
         under_way: deque[tuple[Future[bytes], int]] = deque()
@@ -137,7 +130,9 @@ def read_ranges(
                     future, size_bytes = under_way.popleft()
                     ahead_bytes -= size_bytes
                     yield future.result()
-                under_way.append((executor.submit(read_range, requests, request, start, length), length))
+                under_way.append(
+                    (executor.submit(read_range, requests, request, summary, start, length), length)
+                )
                 ahead_bytes += length
             while under_way:
                 yield under_way.popleft()[0].result()
@@ -146,9 +141,17 @@ def read_ranges(
                 future.cancel()
 
 
-def read_range(requests: Requests, request: Request, start: int, length: int) -> bytes:
-    """Return one range. Raises ``MoveoutError``."""
+def read_range(
+    requests: Requests, request: Request, summary: ObjectSummary, start: int, length: int
+) -> bytes:
+    """Return one range. Raises ``MoveoutError``, ``ChangedError`` where it is of an object of another size."""
     if not length:  # no range means nothing
         return b""
     headers = {**request.headers, "Range": f"bytes={start}-{start + length - 1}"}
-    return requests.call(replace(request, headers=headers)).body
+    response = requests.call(replace(request, headers=headers))
+    total = response.headers.get("content-range", "").rpartition("/")[2]
+    if total.isdecimal() and int(total) != summary.size_bytes:
+        raise ChangedError(f"{summary.key}: it has {total} bytes, {summary.size_bytes} were listed")
+    if len(response.body) != length:
+        raise _other_length(response.body, summary, length)
+    return response.body
