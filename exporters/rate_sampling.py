@@ -117,6 +117,10 @@ def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
         return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
 
 
+_NAMED_GAPS = 3
+"""Of a unit so many gaps are named."""
+
+
 class _UnitSample(Struct, frozen=True):
     """A unit that was read, how many bytes became of it, and how long a worker needed for it."""
 
@@ -153,6 +157,7 @@ def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, worker
                 unit = running.pop(future)
                 try:
                     samples.append(future.result())
+                    faults += [f"{gap.item}: {gap.reason}" for gap in samples[-1].outcome.gaps[:_NAMED_GAPS]]
                 except (SourceUnreachableError, SourceNotAllowedError):
                     raise
                 except SourceError as exc:

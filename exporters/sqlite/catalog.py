@@ -11,9 +11,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.api import Loss
+from exporters.api import Gap, Loss
 from exporters.errors import SourceUsageError
 from exporters.sql.source_summary import of_a_restore
+from exporters.sqlite.errors import is_damage
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 
 OLDEST = (3, 37, 0)
@@ -24,6 +25,13 @@ RECORD_SUFFIX = "-moveout.json"
 """The file next to a database that lists what its restore left out."""
 _VIRTUAL, _STORED = 2, 3
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
+_NEW_PRAGMAS = {
+    "encoding": "UTF-8",
+    "page_size": 4096,
+    "auto_vacuum": 0,
+    "user_version": 0,
+    "application_id": 0,
+}
 _FOREIGN_STATISTICS = ("sqlite_stat2", "sqlite_stat3", "sqlite_stat4")
 """Statistics that only libraries built for them can write; ANALYZE makes them again."""
 
@@ -88,13 +96,14 @@ class SchemaEntry(Struct, frozen=True):
 
 class Catalog(Struct, frozen=True):
     """Everything that is known before a row is read. ``tables`` in the order in which they are loaded again: SQLite's
-    own last, because loading others changes them.
+    own last, because loading others changes them. ``gaps`` are of a damaged schema.
     """
 
     tables: Sequence[SqliteTable]
     entries: Sequence[SchemaEntry]
     pragmas: Mapping[str, Any]
     losses: Sequence[Loss]
+    gaps: Sequence[Gap] = ()
 
 
 def check_library() -> None:
@@ -108,21 +117,19 @@ def check_library() -> None:
 
 def read_catalog(connection: sqlite3.Connection) -> Catalog:
     """Read tables, schema and settings. Raises ``sqlite3.Error``."""
-    entries = [
-        SchemaEntry(*row)
-        for row in connection.execute(
-            "SELECT rowid, type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
-        )
-        if PROGRESS_TABLE not in {row[2], row[3]}
-    ]
+    entries, gaps = _read_entries(connection)
     kinds = {
         row[1]: (row[2], bool(row[4]))
         for row in connection.execute("PRAGMA table_list")
         if row[0] == SCHEMA and row[1] not in {"sqlite_schema", PROGRESS_TABLE}
     }
     tables, losses = [], []
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone():
+    if any(entry.name == PROGRESS_TABLE for entry in entries):
         losses.append(of_a_restore(label(SCHEMA, PROGRESS_TABLE)))
+    entries = [entry for entry in entries if PROGRESS_TABLE not in {entry.name, entry.table}]
+    unreadable = [entry for entry in entries if entry.type == "table" and not _is_listed(entry, kinds)]
+    gaps += [Gap(f"{SCHEMA}.{entry.name}", "failed", "its definition cannot be read") for entry in unreadable]
+    entries = [entry for entry in entries if entry not in unreadable]
     for entry in entries:
         if entry.type != "table" or entry.name in _FOREIGN_STATISTICS:
             continue
@@ -146,13 +153,36 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
     ]
     entries = [entry for entry in entries if entry.table not in _FOREIGN_STATISTICS]
     tables.sort(key=lambda table: (is_own(table.name), table.name))
-    return Catalog(tables, entries, read_pragmas(connection), losses)
+    return Catalog(tables, entries, read_pragmas(connection), losses, gaps)
+
+
+def nothing_of(damage: Exception | None) -> Catalog:
+    """Return the catalog of a file of which nothing can be read."""
+    return Catalog((), (), _NEW_PRAGMAS, (), [Gap(SCHEMA, "failed", str(damage))])
+
+
+def _read_entries(connection: sqlite3.Connection) -> tuple[list[SchemaEntry], list[Gap]]:
+    """Return the rows of ``sqlite_schema``; up to the first damaged page, and with a gap then."""
+    entries: list[SchemaEntry] = []
+    try:
+        query = "SELECT rowid, type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
+        entries.extend(SchemaEntry(*row) for row in connection.execute(query))
+    except sqlite3.DatabaseError as exc:
+        if not is_damage(exc):
+            raise
+        reason = f"after {len(entries)} definitions it cannot be read: {exc}"
+        return entries, [Gap(f"{SCHEMA}.sqlite_schema", "failed", reason)]
+    return entries, []
+
+
+def _is_listed(entry: SchemaEntry, kinds: Mapping[str, tuple[str, bool]]) -> bool:
+    """Tell whether SQLite could read the definition of a table."""
+    return entry.name in kinds or (entry.sql or "").upper().startswith("CREATE VIRTUAL")
 
 
 def read_pragmas(connection: sqlite3.Connection) -> dict[str, Any]:
     """Return the settings that the file keeps, but for the journal mode: a copy has another."""
-    names = ("encoding", "page_size", "auto_vacuum", "user_version", "application_id")
-    return {name: (connection.execute(f"PRAGMA {name}").fetchone() or [None])[0] for name in names}
+    return {name: (connection.execute(f"PRAGMA {name}").fetchone() or [None])[0] for name in _NEW_PRAGMAS}
 
 
 def _table(
@@ -228,7 +258,9 @@ def _why_not_computed(
             connection.execute(f"EXPLAIN {query(columns)}").fetchall()
         if virtual:
             connection.execute(query(virtual)).fetchall()
-    except sqlite3.OperationalError as exc:
+    except sqlite3.DatabaseError as exc:
+        if is_damage(exc):
+            return ""  # what cannot be read is named with the rows
         if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
         return str(exc)

@@ -7,7 +7,8 @@ rowid has no name, are one chunk.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ from exporters.sql.chunk_plan import Cut, Plan, plan_tables
 from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.errors import is_damage
 from exporters.sqlite.identifiers import quote_name
+from exporters.sqlite.rows.damaged_pages import readable
 from exporters.sqlite.rows.typed_columns import affinity_of, dominating
 
 CHUNK_BYTES = 96 * 2**20
@@ -33,66 +35,40 @@ class Size(Struct, frozen=True):
     largest_bytes: int
 
 
-def make_plan(
-    connection: sqlite3.Connection,
-    tables: Sequence[SqliteTable],
-    sizes: Mapping[str, Size],
-    former: Plan | None,
-) -> Plan:
-    """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``. The kind of every column belongs to it."""
-    return plan_tables(
-        tables,
-        former,
-        lambda table: Cut(cut(connection, table, sizes[table.name]), kinds_of(connection, table)),
-    )
-
-
 def plan_readable(
     connection: sqlite3.Connection, tables: Sequence[SqliteTable], former: Plan | None
 ) -> tuple[Plan, dict[str, Size], dict[str, str]]:
-    """Return the plan, the size of each table in it, and why a table is not: its pages are damaged. Raises
-    ``sqlite3.Error``.
+    """Return the plan, the size of each table in it, and why a table is not: its pages are damaged. The kind of every
+    column belongs to the plan, see ``exporters.sql.chunk_plan``. Raises ``sqlite3.Error``.
     """
     damaged: dict[str, str] = {}
     sizes = measure(connection, tables, damaged)
-
-    def left() -> list[SqliteTable]:
-        return [table for table in tables if table.name not in damaged]
-
-    try:
-        return make_plan(connection, left(), sizes, former), sizes, damaged
-    except sqlite3.DatabaseError as exc:
-        if not is_damage(exc):
-            raise
-    for table in left():  # some damage shows only where rows are looked at
-        try:
-            cut(connection, table, sizes[table.name])
-            kinds_of(connection, table)
-        except sqlite3.DatabaseError as exc:
-            _note(damaged, table, exc)
-    return make_plan(connection, left(), sizes, former), sizes, damaged
-
-
-def _note(damaged: dict[str, str], table: SqliteTable, error: sqlite3.DatabaseError) -> None:
-    if not is_damage(error):
-        raise error
-    damaged[table.name] = f"it cannot be read: {error}"
+    plan = plan_tables(
+        [table for table in tables if table.name in sizes],
+        former,
+        lambda table: Cut(cut(connection, table, sizes[table.name]), kinds_of(connection, table)),
+    )
+    return plan, sizes, {name: reason for name, reason in damaged.items() if name not in sizes}
 
 
 def measure(
     connection: sqlite3.Connection, tables: Sequence[SqliteTable], damaged: dict[str, str] | None = None
 ) -> dict[str, Size]:
     """Return the size of every table: rows are counted, pages too where the library has dbstat. ``damaged`` takes those
-    that cannot be read, with the reason; else that is raised.
+    that cannot be read, with the reason; else that is raised. One that can be read in part has a size, too.
     """
     rows: dict[str, int] = {}
     for table in tables:
         try:
             rows[table.name] = _count(connection, table)
         except sqlite3.DatabaseError as exc:
-            if damaged is None:
+            if damaged is None or not is_damage(exc):
                 raise
-            _note(damaged, table, exc)
+            damaged[table.name] = f"it cannot be read: {exc}"
+            readable_part = readable(connection, table) if table.rowid else None
+            if readable_part is not None and readable_part.rows:
+                rows[table.name] = readable_part.rows
+                damaged[table.name] = "; ".join(readable_part.reasons())
     pages: dict[str, tuple[int, int]] = {}
     try:
         query = "SELECT name, sum(pgsize), max(mx_payload) FROM dbstat GROUP BY name"
@@ -117,7 +93,7 @@ def _value(connection: sqlite3.Connection, query: str) -> int:
 
 
 def cut(connection: sqlite3.Connection, table: SqliteTable, size: Size) -> tuple[Bounds, ...]:
-    """Return the bounds of a table's chunks, of equal numbers of rows."""
+    """Return the bounds of a table's chunks, of equal numbers of rows; a damaged one stays one chunk."""
     chunks = max(1, round(size.size_bytes / CHUNK_BYTES))
     if not table.rowid or chunks == 1:
         return ((None, None),)
@@ -127,9 +103,11 @@ def cut(connection: sqlite3.Connection, table: SqliteTable, size: Size) -> tuple
     last: int | None = None
     while len(starts) < chunks:
         condition = "" if last is None else f" WHERE {table.rowid} >= {last}"
-        row = connection.execute(
-            f"SELECT {table.rowid} FROM {name} NOT INDEXED{condition} ORDER BY {table.rowid} LIMIT 1 OFFSET {step}"
-        ).fetchone()
+        query = f"SELECT {table.rowid} FROM {name} NOT INDEXED{condition}"
+        rows = _unless_damaged(connection, f"{query} ORDER BY {table.rowid} LIMIT 1 OFFSET {step}")
+        if rows is None:
+            return ((None, None),)
+        row = next(iter(rows), None)
         if row is None:
             break
         last = row[0]
@@ -138,12 +116,13 @@ def cut(connection: sqlite3.Connection, table: SqliteTable, size: Size) -> tuple
 
 
 def kinds_of(connection: sqlite3.Connection, table: SqliteTable) -> tuple[str, ...]:
-    """Return the kind of every selected column, judged by the first and the last rows."""
+    """Return the kind of every selected column, judged by the first and the last rows that can be read."""
     columns = ", ".join(f"typeof({name})" for name in table.selected)
     source = f"SELECT {columns} FROM {quote_name(table.name)} NOT INDEXED"
-    rows = connection.execute(f"{source} LIMIT {_SAMPLE_ROWS}").fetchall()
-    if table.rowid and len(rows) == _SAMPLE_ROWS:
-        rows += connection.execute(f"{source} ORDER BY {table.rowid} DESC LIMIT {_SAMPLE_ROWS}").fetchall()
+    rows = _unless_damaged(connection, f"{source} LIMIT {_SAMPLE_ROWS}")
+    if table.rowid and (rows is None or len(rows) == _SAMPLE_ROWS):
+        last = f"{source} ORDER BY {table.rowid} DESC LIMIT {_SAMPLE_ROWS}"
+        rows = [*(rows or ()), *(_unless_damaged(connection, last) or ())]
     affinities = ["integer"] if table.hidden_rowid else []
     affinities += [affinity_of(column.declared) for column in table.columns]
     if not rows:
@@ -152,3 +131,13 @@ def kinds_of(connection: sqlite3.Connection, table: SqliteTable) -> tuple[str, .
         dominating(classes, affinity)
         for classes, affinity in zip(zip(*rows, strict=True), affinities, strict=True)
     )
+
+
+def _unless_damaged(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]] | None:
+    """Return the rows of a query; None where it meets a damaged page."""
+    try:
+        return connection.execute(query).fetchall()
+    except sqlite3.DatabaseError as exc:
+        if is_damage(exc):
+            return None
+        raise

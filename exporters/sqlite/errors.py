@@ -29,6 +29,12 @@ def is_damage(error: BaseException) -> bool:
     return code_of(error).startswith("SQLITE_CORRUPT")
 
 
+def is_of_damage(error: SourceError) -> bool:
+    """Tell whether SQLite could not make sense of a file."""
+    cause = error.__cause__ or error
+    return is_damage(cause) or code_of(cause) == "SQLITE_NOTADB"
+
+
 def needs_recovery(error: BaseException) -> bool:
     """Tell whether the file cannot be read before it is written to."""
     return code_of(error).startswith(_NEEDS_RECOVERY)

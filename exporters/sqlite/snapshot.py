@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -30,18 +31,21 @@ from exporters.sql.outline import Outline, write_files
 from exporters.sql.snapshots import remember_position
 from exporters.sql.source_summary import Counted, Exported, HowCounted
 from exporters.sqlite.address import SqliteAddress
-from exporters.sqlite.catalog import Catalog, SqliteTable, read_catalog
-from exporters.sqlite.chunk_plan import measure, plan_readable
+from exporters.sqlite.catalog import SqliteTable, nothing_of, read_catalog
+from exporters.sqlite.chunk_plan import Size, measure, plan_readable
 from exporters.sqlite.definitions import schema_files
 from exporters.sqlite.errors import is_damage
-from exporters.sqlite.files.backup import Copy, Header, connected
+from exporters.sqlite.files.backup import LOG_ENDINGS, Copy, Header, connected
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.identifiers import SCHEMA
 from exporters.sqlite.rows.chunk_export import Layout, count_octets, export_rows
+from exporters.sqlite.rows.damaged_pages import Readable, readable
 from exporters.sqlite.rows.long_rows import LongCells
-from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches
+from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches, read_stretch
 from exporters.structs import as_dict
 
+DAMAGED = "damaged/database.sqlite"
+"""Where a damaged file lies in the bundle as it is, below ``data/<source>/``."""
 _THREADS = max(2, os.cpu_count() or 2)
 
 
@@ -50,11 +54,18 @@ class SqliteSnapshot:
 
     def __init__(self, copy: Copy, header: Header, url: str, workspace: Workspace) -> None:
         self._pool = Pool(copy.path, url)
+        self._copy = copy
         self._header = header
-        with self._pool.connection() as connection:
-            self._catalog: Catalog = read_catalog(connection)
-            former = Plan.load(workspace.read(chunk_plan.NAME))
-            self._plan, self._sizes, self._damaged = plan_readable(connection, self._catalog.tables, former)
+        self._met_damage = False
+        former = Plan.load(workspace.read(chunk_plan.NAME))
+        self._catalog, self._plan = nothing_of(copy.damage), Plan(())
+        self._sizes: dict[str, Size] = {}
+        self._damaged: dict[str, str] = {}
+        if copy.damage is None:
+            with self._pool.connection() as connection:
+                self._catalog = read_catalog(connection)
+                planned = plan_readable(connection, self._catalog.tables, former)
+                self._plan, self._sizes, self._damaged = planned
         if self._plan != former:
             workspace.write(chunk_plan.NAME, self._plan.dump())
         by_name = {table.name: table for table in self._catalog.tables}
@@ -80,10 +91,32 @@ class SqliteSnapshot:
         """Export one chunk."""
         planned, table = self._tables[unit.spec["table"]]
         layout = Layout.of(table, planned.kinds)
+        facts = {"snapshot": self.position["snapshot"]}
         with self._pool.connection() as connection:
-            batches = self._batches(connection, unit.spec)
-            facts = {"snapshot": self.position["snapshot"]}
-            return export_rows(batches, layout=layout, sink=sink, spec=unit.spec, facts=facts)
+            try:
+                batches = self._batches(connection, unit.spec)
+                return export_rows(batches, layout=layout, sink=sink, spec=unit.spec, facts=facts)
+            except sqlite3.DatabaseError as exc:
+                self._met_damage = self._met_damage or is_damage(exc)
+                if not is_damage(exc) or not table.rowid:
+                    raise
+            found = readable(connection, table, tuple(unit.spec["range"]))
+            outcome = export_rows(
+                self._readable_batches(connection, table, found),
+                layout=layout,
+                sink=sink,
+                spec=unit.spec,
+                facts=facts,
+            )
+        gaps = [Gap(f"{SCHEMA}.{table.name}", "failed", reason) for reason in found.reasons()]
+        return replace(outcome, gaps=[*outcome.gaps, *gaps])
+
+    def _readable_batches(
+        self, connection: sqlite3.Connection, table: SqliteTable, found: Readable
+    ) -> Iterator[Batch | LongCells]:
+        for stretch in found.stretches:
+            largest = self._sizes[table.name].largest_bytes
+            yield from read_stretch(connection, table, stretch, largest_bytes=largest)
 
     def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
         planned, table = self._tables[of["table"]]
@@ -102,7 +135,12 @@ class SqliteSnapshot:
         first, last = done.unit.spec["range"]
         with self._pool.connection() as connection:
             largest = self._sizes[planned.name].largest_bytes
-            digest = digest_table(connection, table, (first, last), largest_bytes=largest)
+            try:
+                digest = digest_table(connection, table, (first, last), largest_bytes=largest)
+            except sqlite3.DatabaseError as exc:
+                if is_damage(exc):
+                    return False
+                raise
         return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
     def begin_outline(self, workspace: Workspace) -> None:
@@ -115,7 +153,10 @@ class SqliteSnapshot:
             files=schema_files(self._catalog.entries, pragmas),
             tables=[_exported(*planned) for planned in self._tables.values()],
             planned=[planned for planned, _ in self._tables.values()],
-            gaps=[Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()],
+            gaps=[
+                *self._catalog.gaps,
+                *(Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()),
+            ],
             losses=[*self._catalog.losses, *self._header_losses()],
             positions=[dict(position) for position in self._positions],
             server=server(),
@@ -123,7 +164,7 @@ class SqliteSnapshot:
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with SQLite's own count of every table."""
-        outline = self._outline()
+        outline, units = self._outline(), list(done)
         write_files(sink, outline.files)
         counts = {
             number: Counted(self._sizes[self._tables[number][1].name].rows, octets)
@@ -135,8 +176,11 @@ class SqliteSnapshot:
             counted="count(*) in the copy",
             measured="sum(length()) in the copy",
         )
-        summary = outline.finished(done, counts, how)
-        return replace(summary, has_definitions=bool(self._catalog.entries))
+        summary = outline.finished(units, counts, how)
+        losses = list(summary.losses)
+        if self._met_damage or outline.gaps or any(unit.outcome.gaps for unit in units):
+            losses.append(write_damaged(self._copy, sink))
+        return replace(summary, losses=losses, has_definitions=bool(self._catalog.entries))
 
     def _virtual(self) -> int:
         """Count the virtual tables by their statements."""
@@ -180,6 +224,7 @@ class SqliteSnapshot:
                 return count_octets(connection, table, names, bounds, largest_bytes=largest)
             except sqlite3.DatabaseError as exc:
                 if is_damage(exc):  # its export has failed, too
+                    self._met_damage = True
                     return None
                 raise
 
@@ -190,6 +235,18 @@ class SqliteSnapshot:
     def close(self) -> None:
         """Close the workers' connections."""
         self._pool.close()
+
+
+def write_damaged(copy: Copy, sink: Sink) -> Loss:
+    """Write the file as it is, because not all of it can be read: other tools may read more."""
+    for suffix in ("", *LOG_ENDINGS):
+        path = copy.path.with_name(copy.path.name + suffix)
+        if path.exists():
+            name = f"{DAMAGED}{suffix}"
+            with sink.create(name, size_bytes=path.stat().st_size) as written, path.open("rb") as file:
+                shutil.copyfileobj(file, written, 2**20)
+    step = f"{DAMAGED} is the file as it was: try sqlite3 FILE .recover"
+    return Loss("database", "what lies in damaged pages", step)
 
 
 def _exported(planned: PlannedTable, table: SqliteTable) -> Exported:

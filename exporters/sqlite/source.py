@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from exporters.api import Estimate, Host, Snapshot, Source, Survey, Workspace
-from exporters.errors import SourceUsageError
+from exporters.errors import SourceError, SourceUsageError
 from exporters.rate_sampling import try_out
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import check_library
+from exporters.sqlite.errors import is_of_damage
 from exporters.sqlite.files.backup import OpenedMeanwhileError, check_file, connected, copied
 from exporters.sqlite.files.directory import DirectorySource, find
 from exporters.sqlite.snapshot import SqliteSnapshot, survey_file
@@ -29,8 +30,12 @@ class SqliteExporter:
                     f"there is no SQLite database in {address.path}", next_step="check the path"
                 )
             return DirectorySource(name, address)
-        with suppress(OpenedMeanwhileError), connected(address):  # the copy is begun again then
-            pass
+        try:
+            with suppress(OpenedMeanwhileError), connected(address):  # the copy is begun again then
+                pass
+        except SourceError as exc:
+            if not is_of_damage(exc):  # of which some can be read
+                raise
         return SqliteSource(name, address)
 
 

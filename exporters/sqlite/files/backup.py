@@ -34,12 +34,12 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.sqlite.address import SqliteAddress
-from exporters.sqlite.errors import needs_recovery, translate
+from exporters.sqlite.errors import is_damage, is_of_damage, needs_recovery, translate
 from exporters.sqlite.files.immutable_file import ImmutableFile
 
 _log = logging.getLogger(__name__)
 
-_LOG_ENDINGS = ("-journal", "-wal")
+LOG_ENDINGS = ("-journal", "-wal")
 _MAGIC = b"SQLite format 3\0"
 """How every database begins that is not empty (SQLite's "Database File Format", 1.3)."""
 
@@ -60,12 +60,13 @@ class Header(Struct, frozen=True):
 
 class Copy(Struct, frozen=True):
     """The copy's path. ``sha256`` of its content, the same for equal databases: the counters that a backup sets
-    anew are left out.
+    anew are left out. ``damage``: why SQLite could not copy it; it is the file as it is then.
     """
 
     path: Path
     sha256: str
     size_bytes: int
+    damage: SourceError | None = None
 
 
 def is_database(path: Path) -> bool:
@@ -136,7 +137,7 @@ def _opened(address: SqliteAddress, *, quiet: bool, seconds: float) -> Iterator[
     """Open the file itself, or where a program has ended in the middle of a write a copy that is put in order."""
     with closing(open_file(address.path, immutable=quiet, seconds=seconds)) as connection:
         try:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            accept_damage(connection)
         except sqlite3.OperationalError as exc:
             if not needs_recovery(exc):
                 raise
@@ -161,6 +162,18 @@ def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> s
         check_same_thread=False,
         factory=ImmutableFile if immutable else sqlite3.Connection,
     )
+
+
+def accept_damage(connection: sqlite3.Connection) -> None:
+    """Open the file; where its schema is damaged, have SQLite take what it can read of that
+    (https://sqlite.org/pragma.html#pragma_writable_schema). Raises ``sqlite3.Error``.
+    """
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.DatabaseError as exc:
+        if not is_damage(exc):
+            raise
+        connection.execute("PRAGMA writable_schema = ON")
 
 
 @contextmanager
@@ -199,6 +212,14 @@ def _copied_to(destination: Path, address: SqliteAddress) -> Copy:
             return Copy(destination, _content_hash(destination), destination.stat().st_size)
         except OpenedMeanwhileError:
             destination.unlink()
+        except SourceError as exc:
+            if not is_of_damage(exc):
+                raise
+            for suffix in ("", *LOG_ENDINGS):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(address.companion(suffix), f"{destination}{suffix}")
+            size_bytes = destination.stat().st_size
+            return Copy(destination, _content_hash(destination), size_bytes, damage=exc)
     raise SourceError(f"{address.path} is opened and closed too fast to be copied")
 
 
@@ -265,7 +286,7 @@ def recovered(address: SqliteAddress, refused: sqlite3.Error) -> Iterator[sqlite
     there is none next to it. Raises ``SourceError``.
     """
     files = {
-        suffix: address.companion(suffix) for suffix in _LOG_ENDINGS if address.companion(suffix).exists()
+        suffix: address.companion(suffix) for suffix in LOG_ENDINGS if address.companion(suffix).exists()
     }
     if not files:
         raise refused

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporters.sqlite.errors import translate
-from exporters.sqlite.files.backup import open_file
+from exporters.sqlite.errors import is_damage, translate
+from exporters.sqlite.files.backup import accept_damage, open_file
 
 
 class Pool:
@@ -37,6 +37,7 @@ class Pool:
             if lent is None:
                 lent = open_file(self._path, immutable=True)
                 lend_collations(lent)
+                accept_damage(lent)
             lent.text_factory = str
             yield lent
         except BaseException as exc:
@@ -63,7 +64,13 @@ _NAMED = re.compile(
 def lend_collations(connection: sqlite3.Connection) -> None:
     """Lend every collation that a definition names and SQLite does not have."""
     known = {str(row[1]).lower() for row in connection.execute("PRAGMA collation_list")}
-    for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql LIKE '%collate%'").fetchall():
+    try:
+        rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql LIKE '%collate%'").fetchall()
+    except sqlite3.DatabaseError as exc:
+        if not is_damage(exc):
+            raise
+        return
+    for (sql,) in rows:
         for name in ("".join(groups).replace('""', '"') for groups in _NAMED.findall(str(sql))):
             if name.lower() not in known:
                 lend_collation(connection, name)

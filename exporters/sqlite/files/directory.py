@@ -273,7 +273,12 @@ class DirectorySnapshot:
         for name, member in self._members.items():
             accounts[name] = member.snapshot.finish(iter(by_file[name]), _SinkBelow(sink, member.folder))
             member.snapshot.release()
-        _write_folders(sink, folders)
+        readable = {
+            name: folder
+            for name, folder in folders.items()
+            if accounts[name].has_definitions or not accounts[name].gaps
+        }
+        _write_folders(sink, readable)
         return self._summary(accounts)
 
     def _summary(self, accounts: Mapping[str, SourceSummary]) -> SourceSummary:

@@ -16,6 +16,7 @@ from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sqlite.catalog import SqliteTable, select
 from exporters.sqlite.chunk_plan import kinds_of
 from exporters.sqlite.files.immutable_file import ImmutableFile
+from exporters.sqlite.rows.damaged_pages import Stretch
 from exporters.sqlite.rows.group_concat_blocks import Blocks, Bounds
 from exporters.sqlite.rows.long_rows import LongCells, between, held, read_row, rowids
 from exporters.sqlite.rows.typed_columns import KINDS
@@ -82,7 +83,22 @@ def _read_batches(
         if blocks.worthwhile:
             yield from map(_batch, blocks.read(bounds, most))
             return
-    yield from _row_by_row(connection, table, bounds, largest_bytes, encoding)
+    codec = _codec(table, encoding, connection)
+    yield from _row_by_row(
+        connection, select(table, bounds, raw_text=codec is not None), largest_bytes, codec
+    )
+
+
+def read_stretch(
+    connection: sqlite3.Connection, table: SqliteTable, stretch: Stretch, *, largest_bytes: int
+) -> Iterator[Batch | LongCells]:
+    """Yield the rows of a table between damaged pages. Raises ``sqlite3.Error``."""
+    codec = _codec(table, connection.execute("PRAGMA encoding").fetchone()[0], connection)
+    query = select(table, (stretch.first, None), raw_text=codec is not None)
+    # Without a limit SQLite goes on to the next row, on a damaged page, before it sees that it is one too many.
+    yield from _row_by_row(
+        connection, f"{query} ORDER BY {table.rowid} LIMIT {stretch.rows}", largest_bytes, codec
+    )
 
 
 def _batch(columns: tuple[SqliteColumn, ...], known: RowsDigest | None = None) -> Batch:
@@ -91,16 +107,15 @@ def _batch(columns: tuple[SqliteColumn, ...], known: RowsDigest | None = None) -
     return Batch(rows, columns, sum(column.octets for column in columns) + numbers * rows, known)
 
 
-def _row_by_row(
-    connection: sqlite3.Connection,
-    table: SqliteTable,
-    bounds: Bounds,
-    largest_bytes: int,
-    encoding: str,
-) -> Iterator[Batch | LongCells]:
+def _codec(table: SqliteTable, encoding: str, connection: sqlite3.Connection) -> str | None:
+    """Return how texts are decoded here, None where SQLite does that."""
     limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
-    codec = UTF_16_CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
-    query = select(table, bounds, raw_text=codec is not None)
+    return UTF_16_CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
+
+
+def _row_by_row(
+    connection: sqlite3.Connection, query: str, largest_bytes: int, codec: str | None
+) -> Iterator[Batch | LongCells]:
     connection.text_factory = to_text
     for rows, size_bytes in _slices(connection.execute(query), largest_bytes):
         if len(rows) == 1 and size_bytes > LONG_BYTES:

@@ -46,6 +46,11 @@ def overwrite(path: Path, page: int, offset: int, data: bytes) -> None:
         file.write(data)
 
 
+def after_header(path: Path) -> bytes:
+    """Return what a backup does not count in."""
+    return path.read_bytes()[100:]
+
+
 def gaps(location: Path) -> dict[str, str]:
     return {row["item"]: row["reason"] for row in pq.read_table(location / "data/gaps.parquet").to_pylist()}
 
@@ -79,11 +84,36 @@ def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, dat
     assert "cannot be read" in planned.out
     ended = call("export", f"app=sqlite://{path}", "--to", location)
     assert ended.code == 3, ended.err
-    assert any("bad" in item for item in gaps(location))
-    assert not any("good" in item for item in gaps(location))
-    assert call("restore", location, f"app=sqlite://{tmp_path}/new.db", "--only", "good").code == 0
+    assert gaps(location).keys() == {"main.bad"}
+    assert after_header(location / "data/app/damaged/database.sqlite") == after_header(path)
+    assert call("verify", location, "--level", "full").code == 3
+    assert call("restore", location, f"app=sqlite://{tmp_path}/new.db").code in {0, 3}
     with closing(sqlite3.connect(tmp_path / "new.db")) as connection, connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
+        (rows,) = connection.execute("SELECT count(*) FROM bad").fetchone()
+    assert ROWS - 2 * PAGE_BYTES // 100 < rows < ROWS, "what lies behind the damage is there, too"
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_of_a_file_whose_schema_is_damaged_leaves_what_can_be_read_and_the_file_itself(
+    tmp_path: Path, *, is_whole: bool
+) -> None:
+    path, location = tmp_path / "app.db", tmp_path / "bundle"
+    database(path)
+    if is_whole:
+        overwrite(path, 1, 100, b"\xff" * (PAGE_BYTES - 100))
+    else:
+        path.write_bytes(path.read_bytes().replace(b"CREATE TABLE bad", b"CREATE TABLE\0bad"))
+    assert call("plan", f"app=sqlite://{path}").code == 0
+    ended = call("export", f"app=sqlite://{path}", "--to", location)
+    assert ended.code == 3, ended.err
+    assert gaps(location).keys() == {"main.sqlite_schema" if is_whole else "main.bad"}
+    assert after_header(location / "data/app/damaged/database.sqlite") == after_header(path)
+    assert call("verify", location, "--level", "full").code == 3
+    if not is_whole:
+        assert call("restore", location, f"app=sqlite://{tmp_path}/new.db").code == 3
+        with closing(sqlite3.connect(tmp_path / "new.db")) as connection, connection:
+            assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
 
 
 def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
@@ -97,7 +127,11 @@ def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     assert planned.code == 0
     assert "junk.db" in planned.out + planned.err
     assert call("export", f"app=sqlite://{folder}", "--to", location).code == 3
-    assert gaps(location).keys() == {"junk.db", "torn.db"}
+    assert gaps(location).keys() == {"junk.db: main", "torn.db: main.sqlite_schema"}
+    kept = (location / "data/app/files").glob("*/damaged/database.sqlite")
+    assert {after_header(path) for path in kept} == {
+        after_header(folder / name) for name in ("junk.db", "torn.db")
+    }
     assert call("restore", location, f"app=sqlite://{tmp_path}/new").code == 3
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["whole.db"]
 

@@ -1,0 +1,136 @@
+"""Which rows of a table with damaged pages can be read: the stretches of rowids between the damage.
+
+SQLite ends a query at the first page that makes no sense. A search for a greater rowid reaches the pages behind it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from exporters.sqlite.catalog import SqliteTable
+from exporters.sqlite.errors import is_damage
+from exporters.sqlite.identifiers import quote_name
+
+_LEAST, _GREATEST = -(2**63), 2**63 - 1
+
+Bounds = tuple[int | None, int | None]
+
+
+class Stretch(Struct, frozen=True):
+    """So many ``rows``, from the rowid ``first`` on, can be read one after the other."""
+
+    first: int
+    rows: int
+
+
+class Readable(Struct, frozen=True):
+    """What can be read of a table: ``holes`` are the first and the last rowid of each range that cannot."""
+
+    stretches: Sequence[Stretch]
+    holes: Sequence[tuple[int, int]]
+
+    @property
+    def rows(self) -> int:
+        """How many rows can be read."""
+        return sum(stretch.rows for stretch in self.stretches)
+
+    def reasons(self) -> list[str]:
+        """Say of each hole that it cannot be read."""
+        return [
+            f"its rows from rowid {first} to {last}, if there are any, cannot be read"
+            for first, last in self.holes
+        ]
+
+
+def readable(connection: sqlite3.Connection, table: SqliteTable, bounds: Bounds = (None, None)) -> Readable:
+    """Read a chunk of a table that has rowids, value by value; return what can be read of it. Raises
+    ``sqlite3.Error``.
+    """
+    values = " + ".join(
+        f"coalesce(length(CAST({name} AS BLOB)), 0)" for name in (table.rowid, *table.selected)
+    )
+    query = (
+        f"SELECT {table.rowid}, {values} FROM {quote_name(table.name)} NOT INDEXED"
+        f" WHERE {table.rowid} >= ? ORDER BY {table.rowid}"
+    )
+    search = _Search(connection, query, _GREATEST if bounds[1] is None else bounds[1] - 1)
+    return search.run(_LEAST if bounds[0] is None else bounds[0])
+
+
+class _Search:
+    def __init__(self, connection: sqlite3.Connection, query: str, limit: int) -> None:
+        self._connection = connection
+        self._query = query
+        self._limit = limit
+        self._stretches: list[Stretch] = []
+        self._holes: list[tuple[int, int]] = []
+
+    def run(self, start: int) -> Readable:
+        while start <= self._limit:
+            if self._is_damaged(start):
+                end = self._end_of_damage(start)
+                self._holes.append((start, end - 1))
+                start = end
+                continue
+            rows, last = self._walk(start)
+            if rows:
+                self._stretches.append(Stretch(start, rows))
+            start = last + 1
+        return Readable(self._stretches, self._holes)
+
+    def _walk(self, start: int) -> tuple[int, int]:
+        """Read rows from ``start`` on; return their number, and the last rowid up to which all is read. ``sqlite3``
+        drops the row before one that it cannot read, so that one is asked for by itself.
+        """
+        rows, last = 0, start - 1
+        try:
+            for rowid, _ in self._connection.execute(self._query, (start,)):
+                if rowid > self._limit:
+                    break
+                rows, last = rows + 1, rowid
+        except sqlite3.DatabaseError as exc:
+            if not is_damage(exc):
+                raise
+            row = None if self._is_damaged(last + 1) else self._first(last + 1)
+            if row is None:
+                return rows, last
+            if row[0] > last + 1:  # a search may pass over what makes no sense
+                self._holes.append((last + 1, row[0] - 1))
+            return rows + 1, row[0]
+        return rows, self._limit
+
+    def _is_damaged(self, start: int) -> bool:
+        """Tell whether the first row from ``start`` on cannot be read."""
+        try:
+            self._first(start)
+        except sqlite3.DatabaseError as exc:
+            if not is_damage(exc):
+                raise
+            return True
+        return False
+
+    def _first(self, start: int) -> tuple[int, int] | None:
+        """Return the first row from ``start`` on, None where there is none. Raises ``sqlite3.Error``."""
+        row: tuple[int, int] | None = self._connection.execute(f"{self._query} LIMIT 1", (start,)).fetchone()
+        return row
+
+    def _end_of_damage(self, start: int) -> int:
+        """Return the first rowid behind the damage at ``start``, by steps that double, then by halves. Few tables have
+        rowids below 1: the steps begin there, where the damage is at the beginning.
+        """
+        damaged, step = max(start, min(1, self._limit)) if start == _LEAST else start, 1
+        while True:
+            whole = min(damaged + step, self._limit + 1)
+            if whole > self._limit or not self._is_damaged(whole):
+                break
+            damaged, step = whole, step * 2
+        while whole - damaged > 1:
+            middle = (damaged + whole) // 2
+            if self._is_damaged(middle):
+                damaged = middle
+            else:
+                whole = middle
+        return whole
