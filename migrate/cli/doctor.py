@@ -18,6 +18,7 @@ from exporters.doctor import SEVERITIES, Finding, Fix
 from exporters.structs import as_dict
 from migrate.case.deadline import names_no_zone, parse_deadline
 from migrate.case.model import Case, Endpoint
+from migrate.case.server_url import bare_server
 from migrate.cli import app
 from migrate.cli.common.options import CaseFileHere, SourcePairs, case_here
 from migrate.cli.common.session import Session, export_workers
@@ -141,14 +142,16 @@ def _host_of(name: str) -> str:
 
 def _draw_findings(console: Console, examined: Sequence[Examined], severity: str) -> None:
     """Print the findings of one severity. What is said of several sources of a server is printed once."""
-    names: dict[Finding, list[str]] = {}
+    names: dict[Finding, dict[str, Finding]] = {}
     for entry in examined:
         for finding in entry.examination.findings:
             if finding.severity == severity:
                 label = entry.name if entry.kind == entry.name else f"{entry.kind} {entry.name}"
-                names.setdefault(finding, []).append(label)
+                names.setdefault(_of_server(finding), {})[label] = finding
     groups: dict[Any, list[tuple[Finding, list[str]]]] = {}
-    for finding, named in names.items():
+    for shared, by_label in names.items():
+        named = [*by_label]
+        finding = shared if len(named) > 1 else by_label[named[0]]
         kin = (finding.consequence,) if severity == "info" else (*named,)
         groups.setdefault((finding.check, kin), []).append((finding, named))
     shown = _SHOWN_INFO if severity == "info" else _SHOWN
@@ -158,6 +161,14 @@ def _draw_findings(console: Console, examined: Sequence[Examined], severity: str
         if len(similar) > shown:
             more = f"       and {len(similar) - shown:,} more like these (all with --json or --fixes)"
             console.print(more, style="dim")
+
+
+def _of_server(finding: Finding) -> Finding:
+    """Return a finding of a database or bucket as one of its server: a wrong profile or password is that of all."""
+    if "://" not in finding.object:
+        return finding
+    server = bare_server(finding.object)
+    return replace(finding, object=server, problem=finding.problem.replace(finding.object, server))
 
 
 def _draw_finding(console: Console, finding: Finding, named: str) -> None:

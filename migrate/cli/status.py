@@ -94,7 +94,7 @@ class LocationStatus(Struct, frozen=True):
 
 class Status(Struct, frozen=True):
     """The state of all locations that were asked for, the case's deadline, and what is up on the new host. ``absent``:
-    sources of the case that its complete bundle lacks; ``unlisted``: servers of the case of which nothing is in its
+    sources of the case that its sealed bundle lacks; ``unlisted``: servers of the case of which nothing is in its
     sealed bundle, because nobody could list them.
     """
 
@@ -179,10 +179,15 @@ class Status(Struct, frozen=True):
 
 
 def _absent_words(status: Status) -> str:
-    return (
-        f"in the case, and not in this bundle: {', '.join(status.absent)}. It was sealed complete before;"
-        f" moveout run {status.case_option} says how they leave"
-    )
+    names = ", ".join(status.absent)
+    run = f"moveout run {status.case_option}"
+    states = {location.export.state for location in status.locations if location.export}
+    if "complete" in states:
+        return (
+            f"in the case, and not in this bundle: {names}. It was sealed complete before;"
+            f" {run} says how they leave"
+        )
+    return f"in the case, and not in this bundle yet: {names}; {run} adds them"
 
 
 def _unlisted_words(server: str, case_option: str) -> str:
@@ -441,8 +446,8 @@ def _status(
 
 
 def _absent(case: Case | None, exports: Sequence[ExportStatus]) -> Sequence[str]:
-    """Return the sources of a case that its complete bundle lacks: it was sealed before they came into the case."""
-    if case is None or not any(export.state == "complete" for export in exports):
+    """Return the sources of a case that its sealed bundle lacks: it was sealed before they came into the case."""
+    if case is None or not any(export.state in {"complete", "incomplete"} for export in exports):
         return []
     present = {source.name for export in exports for source in export.sources}
     present.update(name for export in exports for name in export.left_out)

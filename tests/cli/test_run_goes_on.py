@@ -62,6 +62,12 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert up == "Up on the new host: 1 of 3 sources; not: two, three."
     assert any("The only bundle lies at" in sentence for sentence in rest)
     assert "not everything is out yet" in rest[-4]
+    make_file(tmp_path / "four.db")
+    text = case.read_text()
+    case.write_text(text + MOVE.format(name="four", folder=tmp_path, new="new"))
+    status = call("status", "-c", case)
+    assert f"not in this bundle yet: four; moveout run -c {case} adds them" in " ".join(status.out.split())
+    case.write_text(text)
 
     make_file(tmp_path / "three.db")
     second = call("run", "-c", case, "--create")

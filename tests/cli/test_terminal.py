@@ -211,6 +211,30 @@ def test_each_source_that_doctor_examined_is_a_line_on_a_narrow_terminal(width):
     assert (lines[2].strip(), lines[3].split()[0]) == ("", "location"), lines
 
 
+def test_what_is_wrong_with_a_whole_server_is_printed_once():
+    advice = Fix("advice", "make it")
+    findings = [
+        Finding(
+            "blocks",
+            "usage",
+            f"s3://{name}?profile=x",
+            "there is no profile",
+            "Nothing of it leaves.",
+            advice,
+        )
+        for name in "ab"
+    ]
+    console, written = console_in_memory(80)
+    examined = [Examined("source", find.object[5], find.object, Examination({}, [find])) for find in findings]
+    Diagnosis(Examinations(examined), only_findings=True).draw(console)
+    assert written.getvalue().startswith(
+        "blocks source a, source b\n       s3://?profile=x: there is no profile\n       Nothing of it leaves.\n"
+    )
+    console, written = console_in_memory(80)
+    Diagnosis(Examinations(examined[:1]), only_findings=True).draw(console)
+    assert "s3://a?profile=x: there is no profile" in written.getvalue()
+
+
 def test_results_are_broken_at_spaces_on_a_terminal(tmp_path):
     source = f"a=sqlite://{tmp_path}/a.db"
     with closing(sqlite3.connect(tmp_path / "a.db")) as made:
