@@ -197,13 +197,21 @@ def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
         happened = f"restored, {restored}, not as it was: {_first_of(outcome.findings)}"
         return SummaryLine(outcome.source, "differs", happened, next_step)
     if outcome.left_out:
-        next_step = (
-            "what the bundle lacks: export again, then restore again; what the destination refused: mend that, then"
-            " restore again; rows of a materialized view: nothing, if it is refreshed anyway"
-        )
         happened = f"restored, {restored}, without: {_first_of(outcome.left_out)}"
-        return SummaryLine(outcome.source, "in part", happened, next_step)
+        return SummaryLine(outcome.source, "in part", happened, _step_after(outcome.left_out))
     return SummaryLine(outcome.source, "yes", f"restored: {restored}")
+
+
+def _step_after(left_out: Sequence[str]) -> str:
+    """Return what to do about what was left out, by its kinds."""
+    lacking = [sentence for sentence in left_out if sentence.startswith("the bundle ")]
+    views = [sentence for sentence in left_out if sentence.startswith("materialized view ")]
+    steps = ["export again, then restore again"] if lacking else []
+    if len(lacking) + len(views) < len(left_out):
+        steps.append("mend what the destination refused, then restore again")
+    if views:
+        steps.append("rows of a materialized view: nothing, if it is refreshed anyway")
+    return "; ".join(steps)
 
 
 def _first_of(sentences: Sequence[str]) -> str:

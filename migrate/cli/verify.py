@@ -251,9 +251,10 @@ class Verified(Struct, frozen=True):
                 comparison.draw(console)
         if self.compared and not self.detailed:
             agreeing = sum(comparison.agrees for comparison in self.compared)
-            total = things(len(self.compared) + len(self.failures), "compared source")
+            total = things(len(self.compared) + len(self.failures), "source")
             console.print(
-                f"{count_words(agreeing)} of {total} agree: all rows of databases, all objects of buckets"
+                f"{count_words(agreeing)} of {total} compared now agree: all rows of databases, all objects of"
+                " buckets"
             )
         for failure in self.failures:
             console.print(f"{failure.source} could not be compared with {failure.url}")

@@ -233,7 +233,7 @@ def _make(
 ) -> Plan:
     plan, kinds = Plan(run), Oddities()
     comparison = sides.comparison(kinds)
-    progress.begin("compare", items=record.header.rows, size_bytes=0)
+    progress.begin(f"compare {sides.name}", items=record.header.rows, size_bytes=0)
     walked = _with_progress(sides.walk(comparison, record, unordered, listings), progress)
     steps = (_noted(step, plan, kinds, sides.destination.prefix) for step in walked)
     number = 0

@@ -189,6 +189,8 @@ def test_what_could_be_read_later_is_added_to_what_was_restored(postgres, other_
     assert "→ check user and password" in refused.out
     first = call("restore", tmp_path / "bundle", f"app={new}")
     assert (first.code, "left out: VIEW public.v: " in first.out) == (3, True), first
+    assert "→ export again, then restore again; mend what the destination refused" in first.out
+    assert "if it is refreshed anyway" not in first.out
     left_out = first.out.count("! left out: ")
     assert (left_out > 1, f"; and {left_out - 1} more" in first.out) == (True, True), first
     assert "on the new host: 0 of 1 source up; in part: app" in call("status", tmp_path / "bundle").out

@@ -116,7 +116,7 @@ def test_versions_are_listed_for_a_history_only(history):
 class Scripted:
     """Sides of which a walk yields these steps; torn ones list out of order at first."""
 
-    destination = SimpleNamespace(prefix="")
+    name, destination = "media", SimpleNamespace(prefix="")
 
     def __init__(self, steps: list[SyncStep | int], torn: int = 0) -> None:
         self.steps, self.torn = steps, torn
@@ -209,7 +209,7 @@ def test_steps_are_counted_by_what_they_do():
     assert made.examples[Action.EXTRA] == ["d", "e"]
     assert [sample.key for sample in made.samples] == ["a", "b//c", ""]
     assert notes.items == 4 + 2 + 6
-    assert notes.tasks == [("compare", 5), None]
+    assert notes.tasks == [("compare media", 5), None]
 
 
 def test_all_steps_are_written_in_their_order_with_what_is_odd_about_their_keys():

@@ -16,7 +16,7 @@ from migrate.number_text import count_words, list_words
 _KNOWN_STEP = (
     "moveout discover {} adds to the case file what that lacks; [[left_out]] there says what stays on purpose"
 )
-_UNKNOWN_STEP = "once the server answers, moveout discover {} lists what else is there"
+_UNKNOWN_STEP = "once the server answers, moveout discover {} lists what is there"
 _LEAST_COLUMNS = 40
 """A column that is wrapped has so many characters at least."""
 _SHOWN_GAPS, _SHOWN_ITEMS = 10, 3
