@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,14 +29,17 @@ def keep_capturing(
     note: Callable[[str], None] = lambda _: None,
     retain_bytes: int | None = None,
     until: Callable[[int], bool] = lambda _: False,
+    limit_seconds: float = math.inf,
 ) -> None:
     """Capture until the run is cancelled, or ``until`` is true (see ``Capture.run``). What fails is noted once, and
-    tried again. Raises ``SourceGoneError`` where changes are lost, and ``DamageError``: no attempt would mend that.
+    tried again; after ``limit_seconds`` it is raised (see ``RetryPauses``). Raises ``SourceGoneError`` where changes are lost, and ``DamageError``: no attempt would mend that.
     ``base`` is what ``ChangeBase.described`` returned. The server may keep ``retain_bytes`` of its log; with more,
     changes are given up.
     """
     problem = "changes are not captured for now, and are kept by the source"
-    pauses = RetryPauses(problem, cancellation, note, longest_seconds=_LONGEST_PAUSE_SECONDS)
+    pauses = RetryPauses(
+        problem, cancellation, note, longest_seconds=_LONGEST_PAUSE_SECONDS, limit_seconds=limit_seconds
+    )
     with RetainedLogWatch(log, base["log"], retain_bytes, cancellation, note) as retained:
         while not cancellation.is_cancelled:
             after = 0

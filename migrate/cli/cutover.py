@@ -292,7 +292,7 @@ def run_cutover(
         hold = _confirmed_hold(session, followed, options, yes=yes) if options.hold else None
         endpoints = endpoints_of(followed)
         stack.enter_context(
-            session.waiting_for_silent(*endpoints, may_end=False, is_held=stands_still.is_set)
+            session.waiting_for_silent(*endpoints, may_end=False, is_limited=stands_still.is_set)
         )
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(_cutovers_of(session, store, followed))
@@ -443,7 +443,7 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
         raise UsageError(
             "nothing was switched, and nothing is held", next_step="moveout cutover --hold switches"
         )
-    with session.waiting_for_silent(*endpoints_of(followed), may_end=False, is_held=lambda: True):
+    with session.waiting_for_silent(*endpoints_of(followed), may_end=False, is_limited=lambda: True):
         undone = _release(followed, file)
         written, notes = _written_since(session, followed, record)
     details = {

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ from migrate.cli.common.sources import check_kinds, chosen_destinations, destina
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
 from migrate.engines import registry
-from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
+from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UnreachableError, UsageError
 from migrate.follow.delta import (
     DEFINE_DELTA_STEP,
     DeltaFollower,
@@ -53,6 +54,10 @@ from migrate.storage.api import Store
 _REPORT_SECONDS = 10.0
 _END_SECONDS = 0.75
 """After an interrupt threads are waited for so long, then a login of each server."""
+_LIMIT_SECONDS = 120.0
+"""A source or destination that fails for so long is not waited for by a command that is to end. A server may take as
+long to notice that a session of ours has ended.
+"""
 _LAG_SECONDS = 5.0
 """A lag below is not worth a forecast."""
 _POLL_SECONDS = 0.05
@@ -78,10 +83,14 @@ class Followed(Struct, frozen=True):
     @property
     def exit_code(self) -> int:
         """Return 3 where a source has stopped, tables of it are not followed, its destination lacks what it defines, or
-        nobody could say that. What has stopped since the cutover has its log or its destination goes on there, and that
+        nobody could say that; 5 where all have stopped since something does not answer. What has stopped since the cutover has its log or its destination goes on there, and that
         compares, too.
         """
         taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
+        if not self.handed_over and all(
+            source.stopped and isinstance(source.stopped[0], UnreachableError) for source in self.sources
+        ):
+            return UnreachableError.exit_code
         is_incomplete = any(
             source.skipped
             or source.undefined
@@ -126,7 +135,7 @@ def _as_shown(record: DeltaRecord) -> dict[str, Any]:
 
 
 def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
-    errors = [{"code": e.code, "message": str(e), "next": e.next_step} for e in source.stopped]
+    errors = [{"code": e.code, "message": str(e), "next": _next_step(e)} for e in source.stopped]
     if isinstance(source, DeltaState):
         last = source.last and _as_shown(source.last)
         document = {"source": source.source, "delta": last, "rows": source.rows, "passes": source.passes}
@@ -192,8 +201,7 @@ def _pass_words(last: DeltaRecord) -> str:
 def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
     if source.stopped:
         error = source.stopped[0]
-        next_step = error.next_step or "run the same command again"
-        return SummaryLine(source.source, "stopped", str(error), next_step)
+        return SummaryLine(source.source, "stopped", str(error), _next_step(error))
     if isinstance(source, DeltaState):
         if source.skipped:
             happened = f"not made equal: {list_words(source.skipped)}"
@@ -218,6 +226,10 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
     if source.uncompared:
         return SummaryLine(source.source, "in part", source.uncompared, "run the same command again")
     return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
+
+
+def _next_step(error: MoveoutError) -> str:
+    return error.next_step or "run the same command again"
 
 
 def _undefined_line(source: FollowState | DeltaState, next_step: str) -> SummaryLine:
@@ -294,7 +306,7 @@ def run_follow(
     until_caught_up: bool,
 ) -> Followed:
     """Capture and apply what the sources write, until Ctrl-C, until a cutover begins, or until all is applied that was
-    written before. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work,
+    written before; what fails for ``_LIMIT_SECONDS`` is not waited for then. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work,
     ``UnreachableError`` where the changes are not at the location.
     """
     refuse_after_switch(store)
@@ -304,16 +316,19 @@ def run_follow(
     watch = CutoverWatch(store, session.progress)
     cancellation = session.cancellation.child()
     note = session.progress.note
+    limit_seconds = _LIMIT_SECONDS if until_caught_up else math.inf
     followers = [
-        DeltaFollower(source, cancellation=cancellation, note=note)
+        DeltaFollower(source, cancellation=cancellation, note=note, limit_seconds=limit_seconds)
         if isinstance(source, DeltaSource)
-        else Follower(source, store, cancellation=cancellation, note=note)
+        else Follower(source, store, cancellation=cancellation, note=note, limit_seconds=limit_seconds)
         for source in followed
     ]
     started, handed_over = time.monotonic(), False
     for follower in followers:
         follower.start()
-    with session.noting_silence(*endpoints_of(followed), may_end=False):
+    with session.noting_silence(
+        *endpoints_of(followed), may_end=False, is_limited=lambda: until_caught_up
+    ):
         try:
             handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
         except KeyboardInterrupt:  # the usual end

@@ -6,6 +6,7 @@ is equal to one snapshot of the source afterwards. Between two passes the source
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -247,13 +248,20 @@ class DeltaState(Struct):
 
 
 class DeltaFollower:
-    """Takes passes of one source in a thread of its own. ``note`` hears what fails for a while."""
+    """Takes passes of one source in a thread of its own. ``note`` hears what fails for a while; what fails for
+    ``limit_seconds`` ends.
+    """
 
     def __init__(
-        self, source: DeltaSource, *, cancellation: CancellationToken, note: Callable[[str], None]
+        self,
+        source: DeltaSource,
+        *,
+        cancellation: CancellationToken,
+        note: Callable[[str], None],
+        limit_seconds: float = math.inf,
     ) -> None:
         self.source = source
-        self._cancellation = cancellation
+        self._cancellation, self._limit_seconds = cancellation, limit_seconds
         self._note: Callable[[str], None] = lambda message: note(f"{source.name}: {message}")
         self._state = DeltaState(source.name)
         self._thread = threading.Thread(
@@ -289,7 +297,11 @@ class DeltaFollower:
         with suppress(MoveoutError):  # a pass says what the location lacks
             self._state.last = self.source.last_pass()
         pauses = RetryPauses(
-            "no delta pass for now", self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS
+            "no delta pass for now",
+            self._cancellation,
+            self._note,
+            longest_seconds=_LONGEST_PAUSE_SECONDS,
+            limit_seconds=self._limit_seconds,
         )
         while not self._cancellation.is_cancelled:
             try:

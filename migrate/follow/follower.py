@@ -112,7 +112,9 @@ def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Call
 
 
 class Follower:
-    """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while."""
+    """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while; what fails
+    for ``limit_seconds`` ends.
+    """
 
     def __init__(
         self,
@@ -121,11 +123,12 @@ class Follower:
         *,
         cancellation: CancellationToken,
         note: Callable[[str], None],
+        limit_seconds: float = math.inf,
     ) -> None:
         self.followed = followed
         self._folder = followed.folder(store)
         self._cancellation = cancellation
-        self._tell = note
+        self._tell, self._limit_seconds = note, limit_seconds
         self._log = followed.open_log()
         self._counts = _Counts()
         self._errors: list[MoveoutError] = []
@@ -278,6 +281,7 @@ class Follower:
                 note=self._note,
                 retain_bytes=self.followed.source.retain_bytes,
                 until=until,
+                limit_seconds=self._limit_seconds,
             )
         except BaseException:
             self._capture_failed = True
@@ -288,8 +292,14 @@ class Follower:
         passes is noted once, and tried again: also a destination that is busy with our own last session, whose end the
         server has not noticed yet. One that is busy for longer from the beginning is another command's.
         """
-        problem, busy_until = "changes are not applied for now", math.inf
-        pauses = RetryPauses(problem, self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS)
+        busy_until = math.inf
+        pauses = RetryPauses(
+            "changes are not applied for now",
+            self._cancellation,
+            self._note,
+            longest_seconds=_LONGEST_PAUSE_SECONDS,
+            limit_seconds=self._limit_seconds,
+        )
         while not self._cancellation.is_cancelled:
             try:
                 has_ended = self._capture_failed
@@ -297,6 +307,7 @@ class Follower:
                 if writer is None and has_ended:
                     return  # nothing more comes: a follow after the restore applies what there is
                 if writer is None:
+                    pauses.succeeded()
                     self._cancellation.wait(_RESTORE_SECONDS)
                     continue
                 with closing(writer):
@@ -357,6 +368,7 @@ class Follower:
         def reached(mark: Mark) -> bool:
             # All that was captured before this round began is applied now.
             nonlocal captured, is_last_round
+            pauses.succeeded()
             if applying.is_settled:
                 counts.applied = max(counts.applied, mark.position, captured)
             if is_last_round and applying.is_committed:

@@ -49,8 +49,8 @@ WORKING = Patience()
 """Of a command that moves data: a server that has answered before is waited for without end."""
 LOOKING = Patience(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
 """Of a command that only looks: nothing is lost where it ends, or goes on without a server."""
-HELD_SECONDS = 60.0
-"""So long a silent server is waited for while an application stands still."""
+LIMITED_SECONDS = 60.0
+"""So long a silent server is waited for where somebody waits for the command, or an application stands still."""
 
 Ask = Callable[[], None]
 """Logs in and out again. Raises ``UnreachableError`` where there is no answer."""
@@ -67,8 +67,8 @@ class WaitingCommand(Struct, frozen=True):
     give_up: Callable[[], None] | None = None
     is_too_late: Callable[[], bool] = lambda: False
     """Whether it is too late to wait for a silent server."""
-    is_held: Callable[[], bool] = lambda: False
-    """Whether an application stands still meanwhile: a silent server is waited for ``HELD_SECONDS`` then."""
+    is_limited: Callable[[], bool] = lambda: False
+    """Whether a silent server is waited for ``LIMITED_SECONDS`` only, since an application stands still, say."""
     patience: Patience = WORKING
     tries_again: bool = False
     """Whether the command tries again by itself, however long that takes."""
@@ -158,13 +158,13 @@ class ServerContact:
 
     @property
     def _limit_seconds(self) -> float | None:
-        return HELD_SECONDS if self._command.is_held() else self._command.patience.limit_seconds
+        return LIMITED_SECONDS if self._command.is_limited() else self._command.patience.limit_seconds
 
     def _what_follows(self) -> str:
         limit = self._limit_seconds
-        if self._command.is_held():
-            until = self._outage.moment(HELD_SECONDS)
-            return f"; an application may stand still, so without an answer the command ends at about {until}"
+        if self._command.is_limited():
+            until = self._outage.moment(LIMITED_SECONDS)
+            return f"; without an answer the command ends at about {until}. Ctrl-C stops"
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
         if self._command.tries_again:

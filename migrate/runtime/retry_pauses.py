@@ -1,7 +1,9 @@
-"""Pauses between attempts without end: they grow, and each reason for one is noted once."""
+"""Pauses between attempts: they grow, and each reason for one is noted once."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 
 from migrate.runtime.cancellation import CancellationToken
@@ -11,7 +13,8 @@ _FIRST_SECONDS = 1.0
 
 class RetryPauses:
     """For what is tried until it succeeds or is cancelled. Each pause is twice as long as the one before, at most
-    ``longest_seconds``. ``problem`` begins the notes.
+    ``longest_seconds``. ``problem`` begins the notes. Nothing is tried any more that has failed twice, and has not
+    succeeded for ``limit_seconds``.
     """
 
     def __init__(
@@ -21,19 +24,23 @@ class RetryPauses:
         note: Callable[[str], None],
         *,
         longest_seconds: float,
+        limit_seconds: float = math.inf,
     ) -> None:
         self._problem = problem
         self._cancellation = cancellation
         self._note = note
-        self._longest_seconds = longest_seconds
+        self._longest_seconds, self._limit_seconds = longest_seconds, limit_seconds
         self.succeeded()
 
     def succeeded(self) -> None:
         """Begin anew: the next pause is short, and the next reason is noted."""
         self._seconds, self._noted = _FIRST_SECONDS, ""
+        self._succeeded_at = time.monotonic()
 
     def failed(self, error: Exception) -> None:
-        """Note the reason, unless it is the last one's, and wait."""
+        """Note the reason, unless it is the last one's, and wait. Raises ``error`` after ``limit_seconds``."""
+        if self._noted and time.monotonic() - self._succeeded_at >= self._limit_seconds:
+            raise error
         if str(error) != self._noted:
             self._noted = str(error)
             self._note(f"{self._problem}: {error}")

@@ -249,9 +249,9 @@ def test_both_sides_catch_up_before_the_hold_and_the_new_one_is_activated_after_
     steps: list[object] = []
 
     @contextmanager
-    def waiting_for_silent(_: Session, *endpoints: Endpoint, is_held: Callable[[], bool], may_end: bool):
+    def waiting_for_silent(_: Session, *endpoints: Endpoint, is_limited: Callable[[], bool], may_end: bool):
         assert not may_end
-        steps.append(is_held)
+        steps.append(is_limited)
         yield
 
     def note(kind: type, name: str) -> None:

@@ -12,16 +12,18 @@ import pytest
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
 from migrate.changes.delta_record import DeltaRecord
+from migrate.cli import follow
 from migrate.cli.follow import Followed, _is_news
 from migrate.errors import BusyError
 from migrate.follow.delta import DeltaState
 from migrate.follow.followed import recorded_bases
+from migrate.follow.follower import Follower
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.test_follower import SCRIPT, transferring
 from tests.tools.bundles import read_bundle
 from tests.tools.processes import killed_at_end
-from tests.tools.waiting import eventually
+from tests.tools.waiting import be_impatient, eventually
 
 
 @pytest.fixture
@@ -101,6 +103,39 @@ def applied(destination):
     with psycopg.connect(destination) as connection, contextlib.suppress(psycopg.errors.UndefinedTable):
         return connection.execute("SELECT count(*) FROM entries").fetchone()[0]
     return 0
+
+
+def test_a_command_that_is_to_end_does_not_wait_for_ever(
+    move, postgres, other_postgres, toxiproxy, monkeypatch
+):
+    """Neither for a destination that refuses or does not answer, nor for a location that is away."""
+    source, bundle, destination = move
+    away = bundle.with_name("away")
+    proxy = toxiproxy.proxy(destination)
+    silent = destination.replace(f":{other_postgres.port}/", f":{proxy.port}/")
+    refusing = destination.replace(f":{other_postgres.port}/", ":9/")
+    assert call("restore", bundle, f"app={destination}").code == 0
+    run_sql(source, "UPDATE accounts SET money = 7 WHERE id = 1")
+    be_impatient(monkeypatch)
+    monkeypatch.setattr(follow, "_LIMIT_SECONDS", 1.0)
+    start = Follower.start
+
+    def follow_after(url, breaking):
+        monkeypatch.setattr(Follower, "start", lambda follower: (breaking(), start(follower)))
+        ended = call("follow", bundle, f"app={url}", "--until-caught-up", "--json")
+        assert ended.code == 5, ended
+        (error, *_) = ended.json["result"]["sources"][0]["stopped"]
+        assert error["code"] == "unreachable"
+        assert error["next"]
+        return error["message"]
+
+    assert ":9/" in follow_after(refusing, lambda: None)
+    assert f":{proxy.port}/" in follow_after(silent, lambda: proxy.add("timeout", timeout=0))
+    assert str(bundle) in follow_after(destination, lambda: bundle.rename(away))
+    away.rename(bundle)
+    monkeypatch.undo()
+    assert call("follow", bundle, f"app={destination}", "--until-caught-up").code == 0
+    assert live_tables(destination) == live_tables(source)
 
 
 def test_mistakes_are_named(move, postgres, tmp_path):

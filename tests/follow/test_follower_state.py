@@ -428,7 +428,7 @@ def test_how_far_it_is_captured_is_known_from_the_beginning_and_becomes_no_less(
     source.folder, source.source = lambda _: folder, Endpoint("x://host/old", retain_bytes=9)
     one, seen = follower(source), []
 
-    def capturing(log, base, to, cancellation, *, note, retain_bytes, until):
+    def capturing(log, base, to, cancellation, *, note, retain_bytes, until, limit_seconds):
         seen.append((log, base, to, retain_bytes, one._counts.captured))
         assert not any(until(position) for position in (1050, 1040))
         raise GoneError("the log is lost")

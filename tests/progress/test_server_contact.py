@@ -30,7 +30,7 @@ class Contacted:
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
         self.has_answered = True
-        self.is_held = self.is_unheard = False
+        self.is_limited = self.is_unheard = False
         self.lost = []
         self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
@@ -51,7 +51,7 @@ class Contacted:
             self.cancellation,
             give_up=give_up and (lambda: self.notes.append(give_up)),
             is_too_late=lambda: self.now > self.late,
-            is_held=lambda: self.is_held,
+            is_limited=lambda: self.is_limited,
             patience=patience,
             tries_again=tries_again,
         )
@@ -131,10 +131,10 @@ def test_a_silent_server_is_waited_for_a_minute_while_an_application_stands_stil
     assert watched.left_out == watched.hung_up == []
     watched.end()
     watched = Contacted()
-    watched.is_held = True
+    watched.is_limited = True
     watched.pass_seconds(65)
     (line,) = watched.notes
-    assert "an application may stand still, so without an answer the command ends at about" in line
+    assert "without an answer the command ends at about" in line
     assert watched.left_out == watched.hung_up == []
     watched.pass_seconds(6)
     (left_out_at,) = watched.left_out

@@ -24,6 +24,6 @@ def be_impatient(monkeypatch):
     """Wait for seconds, not a minute, for a silent server while an application stands still."""
     monkeypatch.setattr(silence, "_LOOK_SECONDS", 0.2)
     monkeypatch.setattr(server_contact, "WORKING", Patience(0.5, 1.5, 1.5, 0.5))
-    monkeypatch.setattr(server_contact, "HELD_SECONDS", 2.0)
+    monkeypatch.setattr(server_contact, "LIMITED_SECONDS", 2.0)
     monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(mysql, "CONNECT_SECONDS", 2)

@@ -118,13 +118,12 @@ class Session(Struct):
         *endpoints: Endpoint,
         may_end: bool = True,
         is_too_late: Callable[[], bool] = lambda: False,
-        is_held: Callable[[], bool] = lambda: False,
+        is_limited: Callable[[], bool] = lambda: False,
         tries_again: bool = True,
     ) -> AbstractContextManager[None]:
         """Note it, as long as the context lasts, where a server of one of these databases is silent. When the command
-        is interrupted, or it ``is_too_late``, nobody waits for a silent server any more; a minute later while an
-        application stands still (``is_held``). An interrupted command that ``may_end`` as a kill would end it does so
-        then. ``tries_again``: the command does, by itself.
+        is interrupted, or it ``is_too_late``, nobody waits for a silent server any more; nor a minute later where
+        that ``is_limited``. An interrupted command that ``may_end`` as a kill would end it does so then. ``tries_again``: the command does, by itself.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
             WORKING,
@@ -140,7 +139,7 @@ class Session(Struct):
             self.cancellation,
             give_up,
             is_too_late,
-            is_held,
+            is_limited,
             WORKING,
             tries_again,
         )
@@ -152,7 +151,7 @@ class Session(Struct):
         *endpoints: Endpoint,
         may_end: bool = True,
         is_too_late: Callable[[], bool] = lambda: False,
-        is_held: Callable[[], bool] = lambda: False,
+        is_limited: Callable[[], bool] = lambda: False,
     ) -> Iterator[None]:
         """Like ``noting_silence``; new connections, too, are waited for as long as a server is silent that has answered
         before.
@@ -162,7 +161,7 @@ class Session(Struct):
             return self.cancellation.wait(seconds) or is_too_late()
 
         noted = self.noting_silence(
-            *endpoints, may_end=may_end, is_too_late=is_too_late, is_held=is_held, tries_again=False
+            *endpoints, may_end=may_end, is_too_late=is_too_late, is_limited=is_limited, tries_again=False
         )
         with noted, waiting_for_silent(wait):
             yield

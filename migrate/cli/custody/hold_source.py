@@ -213,7 +213,7 @@ def _opened(
     """
     with ExitStack() as stack:
         stack.enter_context(
-            session.waiting_for_silent(*endpoints.values(), may_end=False, is_held=lambda: True)
+            session.waiting_for_silent(*endpoints.values(), may_end=False, is_limited=lambda: True)
         )
         holds: dict[str, SourceHold] = {}
         for name, endpoint in endpoints.items():
