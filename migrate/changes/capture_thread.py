@@ -32,9 +32,9 @@ def keep_capturing(
     limit_seconds: float = math.inf,
 ) -> None:
     """Capture until the run is cancelled, or ``until`` is true (see ``Capture.run``). What fails is noted once, and
-    tried again; after ``limit_seconds`` it is raised (see ``RetryPauses``). Raises ``SourceGoneError`` where changes are lost, and ``DamageError``: no attempt would mend that.
-    ``base`` is what ``ChangeBase.described`` returned. The server may keep ``retain_bytes`` of its log; with more,
-    changes are given up.
+    tried again; after ``limit_seconds`` it is raised (see ``RetryPauses``). ``base`` is what ``ChangeBase.described``
+    returned. The server may keep ``retain_bytes`` of its log; with more, changes are given up. Raises
+    ``SourceGoneError`` where changes are lost, and ``DamageError``: no attempt would mend that.
     """
     problem = "changes are not captured for now, and are kept by the source"
     pauses = RetryPauses(

@@ -1,4 +1,6 @@
-"""What is kept of delta passes next to the bundle, one file a source: ``changes/<source>/delta.json``."""
+"""What is kept of delta passes next to the bundle: ``changes/<source>/delta.json``, one file a source; and, of a pass
+that has not ended, one file for each table that it writes to: ``changes/<source>/delta/``.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,18 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, field
+from xxhash import xxh3_128_hexdigest
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.changes.segments import folder, is_time
-from migrate.errors import DamageError, GoneError
+from migrate.errors import DamageError, GoneError, UnreachableError
 from migrate.storage.api import Store
 
-_NAME = "delta.json"
+_NAME, _TABLES = "delta.json", "delta/"
 VERSION = 1
+TableState = tuple[str, int, str]
+"""The rows of a table: how their digest is computed, how many there are, and the digest in hex."""
 
 
 class DeltaRecord(Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,10 +28,9 @@ class DeltaRecord(Struct, frozen=True, forbid_unknown_fields=True):
     ``passes``: how many are done. Of the last one: ``at``, when it began (UTC, ISO 8601); ``rows``, how many it wrote;
     ``tables_read``, how many tables it compared. ``unequal``: which tables it could not make equal, with the reasons.
     ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``). ``left``: what was
-    left in tables of the destination by label: how digests are computed there, rows, and digest in hex. ``unsettled``:
-    tables to which a pass has begun to write, and of which it is not known what it has left. ``defined``: what is known
-    of its definitions before the first pass (``exporters.engine.Engine.definition_state``), None before that is asked
-    for.
+    left in tables of the destination by label. ``unsettled``: tables to which a pass has written, and of which nobody
+    has noted what it has left. ``defined``: what is known of its definitions before the first pass
+    (``exporters.engine.Engine.definition_state``), None before that is asked for.
     """
 
     source: str
@@ -38,9 +42,60 @@ class DeltaRecord(Struct, frozen=True, forbid_unknown_fields=True):
     tables_read: int = 0
     unequal: Sequence[str] = ()
     states: Mapping[str, str] = field(default_factory=dict)
-    left: Mapping[str, tuple[str, int, str]] = field(default_factory=dict)
+    left: Mapping[str, TableState] = field(default_factory=dict)
     unsettled: Sequence[str] = ()
     defined: Mapping[str, Any] | None = None
+
+
+class WrittenTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table to which the pass after so many ``passes`` has written: its ``label``, and all ``states`` that a kill may
+    have left it in; none where that is not known.
+    """
+
+    label: str
+    passes: int
+    states: Sequence[TableState] = ()
+
+
+def note_written(store: Store, source: str, table: WrittenTable) -> None:
+    """Write down that a pass is about to write to a table. Raises ``UnreachableError`` where there is no record of its
+    source, as where a disk is not mounted, and errors of the location.
+    """
+    require_delta(store, source)
+    content = canonical_json.encode_pretty({"version": VERSION, **as_dict(table)})
+    store.put(f"{folder(source)}{_TABLES}{xxh3_128_hexdigest(table.label.encode())}.json", content)
+
+
+def written_tables(store: Store, source: str, passes: int) -> list[WrittenTable]:
+    """Return the tables to which a pass has written that has not ended, after so many. Raises ``DamageError``."""
+    tables = []
+    for info in store.list(f"{folder(source)}{_TABLES}"):
+        value = canonical_json.decode(store.read(info.key), info.key, version=VERSION)
+        del value["version"]
+        try:
+            tables.append(msgspec.convert(value, WrittenTable))
+        except msgspec.ValidationError as exc:
+            expected, found = "a table that a delta pass writes to", f"something else ({exc})"
+            raise DamageError(info.key, expected=expected, found=found) from exc
+    return [table for table in tables if table.passes == passes]
+
+
+def forget_written(store: Store, source: str) -> None:
+    """Remove what is noted of tables: the record of the pass has it."""
+    store.delete_all([info.key for info in store.list(f"{folder(source)}{_TABLES}")])
+
+
+def require_delta(store: Store, source: str) -> None:
+    """Raise ``UnreachableError`` where there is no record of a source, as where a disk is not mounted: what was written
+    there would be lost when the disk is back.
+    """
+    try:
+        store.stat(f"{folder(source)}{_NAME}")
+    except GoneError as exc:
+        raise UnreachableError(
+            f"{store.location} has no record of the delta passes of {source}",
+            next_step="mount it, or name the location to which the export went",
+        ) from exc
 
 
 def read_delta(store: Store, source: str) -> DeltaRecord | None:

@@ -83,8 +83,8 @@ class Followed(Struct, frozen=True):
     @property
     def exit_code(self) -> int:
         """Return 3 where a source has stopped, tables of it are not followed, its destination lacks what it defines, or
-        nobody could say that; 5 where all have stopped since something does not answer. What has stopped since the cutover has its log or its destination goes on there, and that
-        compares, too.
+        nobody could say that; 5 where all have stopped since something does not answer. What has stopped
+        since the cutover has its log or its destination goes on there, and that compares, too.
         """
         taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
         if not self.handed_over and all(
@@ -306,8 +306,9 @@ def run_follow(
     until_caught_up: bool,
 ) -> Followed:
     """Capture and apply what the sources write, until Ctrl-C, until a cutover begins, or until all is applied that was
-    written before; what fails for ``_LIMIT_SECONDS`` is not waited for then. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work,
-    ``UnreachableError`` where the changes are not at the location.
+    written before; what fails for ``_LIMIT_SECONDS`` is not waited for then. Raises ``UsageError`` where
+    the switch was made, ``BusyError`` where a cutover is at work, ``UnreachableError`` where the changes are not at the
+    location.
     """
     refuse_after_switch(store)
     for source in followed:
@@ -326,9 +327,7 @@ def run_follow(
     started, handed_over = time.monotonic(), False
     for follower in followers:
         follower.start()
-    with session.noting_silence(
-        *endpoints_of(followed), may_end=False, is_limited=lambda: until_caught_up
-    ):
+    with session.noting_silence(*endpoints_of(followed), may_end=False, is_limited=lambda: until_caught_up):
         try:
             handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
         except KeyboardInterrupt:  # the usual end

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -22,7 +23,16 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.changes.capture import resume_position
 from migrate.changes.change_logs import definition_state
-from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
+from migrate.changes.delta_record import (
+    DeltaRecord,
+    forget_written,
+    note_written,
+    read_delta,
+    recorded_deltas,
+    require_delta,
+    write_delta,
+    written_tables,
+)
 from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import (
@@ -53,7 +63,7 @@ from migrate.follow.table_digests import (
     recorded_digests,
 )
 from migrate.repair.live_repair import open_repair, repair_from_source
-from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
@@ -92,31 +102,34 @@ class DeltaSource(DatabasePair, frozen=True):
         """Make the destination equal to the source as it is now, and record that. Raises ``NotEqualError`` where others
         have written to a table that differs, and errors of both servers and of the location.
         """
-        before = self._recorded()
+        require_delta(self.store, self.name)
+        before = read_delta(self.store, self.name) or DeltaRecord(self.name)
         if before.defined is None:
             before = replace(before, defined=definition_state(self.source, self._exported(), self.name))
+        written = written_tables(self.store, self.name, before.passes)
         own_rows = OwnRows(
             self.name,
             self.destination,
             before,
+            written,
             open_bundle=self._restored,
             overwrites=self.overwrites,
-            save=self._record,
+            note=partial(note_written, self.store, self.name),
         )
+        states = {} if self.overwrites or not before.left else {**before.states}
+        for table in written:  # a pass that was killed may have left it behind the source
+            states.pop(table.label, None)
         at, begun = datetime.now(UTC), time.monotonic()
         try:
             repaired = repair_from_source(
                 self.source,
                 self.destination,
                 cancellation=cancellation,
-                states={} if self.overwrites or not before.left else before.states,
+                states=states,
                 guard=own_rows,
             )
-        except (MoveoutError, Cancelled) as exc:
-            with suppress(MoveoutError):
-                own_rows.save()
-            if isinstance(exc, GoneError):
-                self._require_restored()
+        except GoneError:
+            self._require_restored()
             raise
         record = replace(
             own_rows.noted_in(before),
@@ -128,13 +141,10 @@ class DeltaSource(DatabasePair, frozen=True):
             unequal=[f"{table.table}: {table.reason}" for table in repaired.tables if table.reason],
             states=repaired.states,
         )
-        self._record(record)
-        return record
-
-    def _record(self, record: DeltaRecord) -> None:
-        """Write a record where there is one. Raises ``UnreachableError`` where there is none."""
-        self._recorded()
+        require_delta(self.store, self.name)
         write_delta(self.store, record)
+        forget_written(self.store, self.name)
+        return record
 
     def _exported(self) -> BundleReader | None:
         """Return the bundle, None where there is none with this source. Raises ``DamageError`` and errors of the
@@ -156,18 +166,6 @@ class DeltaSource(DatabasePair, frozen=True):
         """Return the last pass that is recorded, None where there is none. Raises errors of the location."""
         record = read_delta(self.store, self.name)
         return record if record and record.passes else None
-
-    def _recorded(self) -> DeltaRecord:
-        """Return what is recorded. Raises ``UnreachableError`` where nothing is, as where a disk is not mounted: what
-        was written there would be lost when the disk is back.
-        """
-        record = read_delta(self.store, self.name)
-        if record is None:
-            raise UnreachableError(
-                f"{self.store.location} has no record of the delta passes of {self.name}",
-                next_step="mount it, or name the location to which the export went",
-            )
-        return record
 
     def _require_restored(self) -> None:
         """Raise ``IncompleteError`` where the destination is not there."""

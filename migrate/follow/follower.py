@@ -112,8 +112,8 @@ def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Call
 
 
 class Follower:
-    """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while; what fails
-    for ``limit_seconds`` ends.
+    """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while; what
+    fails for ``limit_seconds`` ends.
     """
 
     def __init__(

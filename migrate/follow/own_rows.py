@@ -6,7 +6,7 @@ lost. So a table is written to only while it has the rows that the bundle has, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from msgspec.structs import replace
@@ -14,20 +14,23 @@ from xxhash import xxh3_64_hexdigest
 
 from exporters.engine import part_reader_of
 from exporters.errors import NotEqualError
-from exporters.row_digest import to_hex
+from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_table
 from migrate.case.model import Endpoint
-from migrate.changes.delta_record import DeltaRecord
-from migrate.repair.live_repair import ComparedTable
+from migrate.changes.delta_record import DeltaRecord, TableState, WrittenTable
+from migrate.number_text import things
+from migrate.repair.repair import ComparedTable
+from migrate.repair.row_differences import RowChanges
 from migrate.repair.row_sides import BundleRows
 
 
 class OwnRows:
-    """The guard of one pass; see ``TableGuard``. ``record`` is that of the passes before. ``open_bundle`` returns what
-    was restored, None where that says nothing of the destination. ``overwrites``: others' rows are replaced, too.
-    ``save`` records what is known, before a table is written to.
+    """The guard of one pass; see ``TableGuard``. ``record`` is that of the passes before, ``written`` what one that was
+    killed since may have left. ``open_bundle`` returns what was restored, None where that says nothing of the
+    destination. ``overwrites``: others' rows are replaced, too. ``note`` writes down which states a table may have from
+    now on, before it is written to.
     """
 
     def __init__(
@@ -35,68 +38,84 @@ class OwnRows:
         name: str,
         destination: Endpoint,
         record: DeltaRecord,
+        written: Iterable[WrittenTable],
         *,
         open_bundle: Callable[[], BundleReader | None],
         overwrites: bool,
-        save: Callable[[DeltaRecord], None],
+        note: Callable[[WrittenTable], None],
     ) -> None:
         self._record = record
-        self._left, self._unsettled = dict(record.left), dict.fromkeys(record.unsettled)
+        self._states: dict[str, Sequence[TableState]] = {
+            label: [state] for label, state in record.left.items()
+        } | {table.label: table.states for table in written}
+        self._unsettled = set(record.unsettled) - {table.label for table in written if table.states}
         self._name, self._destination = name, destination
         self._open_bundle = open_bundle
         self._overwrites = overwrites
-        self._save = save
-        self._has_written = False
+        self._note = note
+        self._now: dict[str, RowsDigest] = {}
 
-    def before_writing(self, table: ComparedTable) -> None:
+    def before_writing(self, table: ComparedTable, changes: RowChanges) -> None:
         """See ``TableGuard``. Raises ``NotEqualError`` where somebody else has written to the table, and errors of the
         location.
         """
-        is_new = not (table.destination.rows or table.label in self._left)
-        is_allowed = self._overwrites or is_new or self._is_unknown(table)
-        if not (is_allowed or self._is_left(table) or self._is_in_bundle(table)):
-            raise NotEqualError(
-                f"{table.label} of {self._name} has other rows at {self._destination.shown} than moveout has put"
-                " there: a delta pass would replace what others have written",
-                next_step="where the new side is in use, follow no more; where these rows may be lost, or types of"
-                " columns were altered at both sides, moveout follow --overwrite replaces them",
-            )
-        self._unsettled[table.label] = None
-        self._left.pop(table.label, None)
-        self._has_written = True
-        self.save()
+        is_first = table.label not in self._now
+        if is_first:
+            self._require_own(table)
+        elif table.hash_name:
+            return  # the server hashes; all that is written there is one transaction
+        before = after = self._now.get(table.label, table.destination)
+        if not table.hash_name:
+            after = before - digest_texts([row.text for row in changes.gone]) + digest_texts(changes.new)
+        self._now[table.label] = after
+        digests = dict.fromkeys([table.destination, before, after, table.source])
+        self._settle(table, [_state(table, digest) for digest in digests])
+
+    def when_refused(self, table: ComparedTable) -> None:
+        """See ``TableGuard``."""
+        self._settle(table, ())
 
     def when_equal(self, table: ComparedTable) -> None:
         """See ``TableGuard``."""
-        self._unsettled.pop(table.label, None)
-        self._left[table.label] = (_form(table), table.source.rows, to_hex(table.source.digest))
-
-    def save(self) -> None:
-        """Record what is known, if a table was written to. Raises errors of the location."""
-        if self._has_written:
-            self._save(self.noted_in(self._record))
+        self._states[table.label] = [_state(table, table.source)]
+        self._unsettled.discard(table.label)
 
     def noted_in(self, record: DeltaRecord) -> DeltaRecord:
         """Return a record with what is known now."""
-        return replace(record, left=self._left, unsettled=[*self._unsettled])
+        left = {label: states[0] for label, states in self._states.items() if len(states) == 1}
+        unknown = self._unsettled.union(self._states.keys() - left.keys())
+        return replace(record, left=left, unsettled=sorted(unknown))
+
+    def _settle(self, table: ComparedTable, states: Sequence[TableState]) -> None:
+        self._note(WrittenTable(table.label, self._record.passes, states))
+        self._states[table.label] = states
+
+    def _require_own(self, table: ComparedTable) -> None:
+        states = self._states.get(table.label)
+        is_new = not table.destination.rows and states is None
+        is_allowed = self._overwrites or is_new or self._is_unknown(table)
+        if is_allowed or (self._is_in_bundle(table) if states is None else _is_among(table, states)):
+            return
+        rows = things(table.destination.rows, "row")
+        alike = ", what an event or job of the new side has done"
+        if states is None:
+            alike += ", rows that moveout restore has left out"
+        raise NotEqualError(
+            f"{table.label} of {self._name} has other rows at {self._destination.shown} than moveout has put there"
+            f" ({rows} now): a delta pass would replace what others have written",
+            next_step="where the new side is in use, follow no more. Columns that were altered at both sides"
+            f"{alike} look the same: where nothing there is to be kept, moveout follow --overwrite replaces it once",
+        )
 
     def _is_unknown(self, table: ComparedTable) -> bool:
         """Tell whether nobody knows what passes have left in a table: those of an older version recorded nothing."""
         has_record = bool(self._record.left or self._record.unsettled or not self._record.passes)
-        return table.label in self._unsettled or not has_record
-
-    def _is_left(self, table: ComparedTable) -> bool:
-        """Tell whether a table is as the last pass has left it; also where that cannot be compared any more, since the
-        table has other columns at both sides, or the servers have another hash.
-        """
-        form, *left = self._left.get(table.label, ("",))
-        now = [table.destination.rows, to_hex(table.destination.digest)]
-        return bool(form) and (form != _form(table) or left == now)
+        return table.label in self._unsettled or not (has_record or table.label in self._states)
 
     def _is_in_bundle(self, table: ComparedTable) -> bool:
         """Tell whether a table has the rows of the bundle, or the bundle does not say what it should have."""
         if self._bundle is None:
-            return table.label not in self._left
+            return True
         reader, rows = self._bundle
         if (row := rows.get(table.label)) is None:
             return False
@@ -112,6 +131,18 @@ class OwnRows:
             return None
         label = part_reader_of(self._destination.engine).label
         return reader, {label(row.schema, row.name): row for row in reader.tables(self._name)}
+
+
+def _state(table: ComparedTable, digest: RowsDigest) -> TableState:
+    return _form(table), digest.rows, to_hex(digest.digest)
+
+
+def _is_among(table: ComparedTable, states: Sequence[TableState]) -> bool:
+    """Tell whether a table has one of the states; also where that cannot be compared any more, since it has other
+    columns at both sides, or the servers have another hash; and where none is known.
+    """
+    now = _state(table, table.destination)
+    return now in [tuple(state) for state in states] or all(state[0] != now[0] for state in states)
 
 
 def _form(table: ComparedTable) -> str:

@@ -4,64 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from exporters.engine import LocatedRows, PartReader, VersionedRows, live_reader_of, load_part, part_reader_of
-from exporters.row_digest import RowsDigest
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 from migrate.errors import UsageError
-from migrate.repair.repair import OpenRepair, RepairDestination, TablePair, TableRepair, repair_tables
-from migrate.repair.row_sides import BucketSums, RowSide, TakeRows, live_sides, located_side
+from migrate.repair.repair import (
+    OpenRepair,
+    RepairDestination,
+    TableGuard,
+    TablePair,
+    TableRepair,
+    repair_tables,
+)
+from migrate.repair.row_sides import live_sides
 from migrate.runtime.cancellation import CancellationToken
-
-
-class ComparedTable(Struct):
-    """A table whose rows were compared. ``hash_name``: the servers' hash by which both digests were computed, "" for
-    that of bundles. ``read_destination`` reads the destination's rows by that of bundles.
-    """
-
-    label: str
-    columns: Sequence[str]
-    read_destination: Callable[[], RowsDigest]
-    hash_name: str = ""
-    source: RowsDigest = RowsDigest()
-    destination: RowsDigest = RowsDigest()
-
-
-class TableGuard(Protocol):
-    """Decides whether rows of a destination may be replaced."""
-
-    def before_writing(self, table: ComparedTable) -> None:
-        """Allow that a table's rows are made equal to the source's, before the first one is. Raises what ends the
-        repair.
-        """
-        ...
-
-    def when_equal(self, table: ComparedTable) -> None:
-        """Hear that a table of the destination has the source's rows."""
-        ...
-
-
-class _SummedSide(Struct):
-    """A side that hands over the total of its sums."""
-
-    side: RowSide
-    take_total: Callable[[RowsDigest], None]
-
-    def sums(self, buckets: int) -> BucketSums:
-        """See ``RowSide``."""
-        result = self.side.sums(buckets)
-        self.take_total(result.total)
-        return result
-
-    def each(self, take: TakeRows, buckets: int, among: frozenset[int]) -> None:
-        """See ``RowSide``."""
-        self.side.each(take, buckets, among)
 
 
 def repair_named_tables(
@@ -125,8 +85,10 @@ def repair_from_source(
         rows = cast("LocatedRows", live_rows)
         tables = {name: count for name, count in rows.tables().items() if chosen(part_reader.label(*name))}
         result = LiveRepair([])
-        pairs = _pairs(rows, tables, opened, part_reader, result, states=states, guard=guard)
-        result.tables = repair_tables(pairs, opened, part_reader, dry_run=dry_run, cancellation=cancellation)
+        pairs = _pairs(rows, tables, opened, part_reader, result, states=states)
+        result.tables = repair_tables(
+            pairs, opened, part_reader, dry_run=dry_run, guard=guard, cancellation=cancellation
+        )
         extra = sorted(opened.rows.tables().keys() - tables.keys())
         labels = [label for name in extra if chosen(label := part_reader.label(*name))]
         result.tables += [TableRepair(label, reason="it is only at the destination") for label in labels]
@@ -144,7 +106,6 @@ def _pairs(
     result: LiveRepair,
     *,
     states: Mapping[str, str] | None,
-    guard: TableGuard | None,
 ) -> Iterator[TablePair]:
     """Yield the tables that may differ, of ``tables``."""
     for (schema, name), count in sorted(tables.items()):
@@ -154,7 +115,7 @@ def _pairs(
             if not is_changed:
                 continue
         result.read += 1
-        yield _pair(rows, destination, part_reader, (schema, name), count, guard)
+        yield _pair(rows, destination, part_reader, (schema, name), count)
 
 
 def _pair(
@@ -163,26 +124,9 @@ def _pair(
     part_reader: PartReader,
     table: tuple[str, str],
     count: int,
-    guard: TableGuard | None = None,
 ) -> TablePair:
     columns, label = rows.columns(*table) or (), part_reader.label(*table)
-    compared = ComparedTable(label, columns, lambda: located_side(destination.rows, *table).sums(1).total)
-
-    def open_sides() -> tuple[RowSide, RowSide]:
-        source, opposite, compared.hash_name = live_sides(rows, destination.rows, *table)
-        return (
-            _SummedSide(source, partial(setattr, compared, "source")),
-            _SummedSide(opposite, partial(setattr, compared, "destination")),
-        )
-
-    pair = TablePair(*table, label, columns, count, open_sides)
-    if guard is None:
-        return pair
-    return replace(
-        pair,
-        before_writing=partial(guard.before_writing, compared),
-        when_equal=partial(guard.when_equal, compared),
-    )
+    return TablePair(*table, label, columns, count, lambda: live_sides(rows, destination.rows, *table))
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from exporters.engine import LocatedRows, PartReader
+from exporters.row_digest import RowsDigest
 from migrate.number_text import things
 from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, key_reader, row_differences
-from migrate.repair.row_sides import RowSide
+from migrate.repair.row_sides import Sides, located_side
 from migrate.runtime.cancellation import CancellationToken
 
 RETRIED_ROWS = 1000
@@ -64,14 +65,51 @@ class OpenRepair(Protocol):
         ...
 
 
-def _nothing() -> None:
-    """Do nothing."""
+class ComparedTable(Struct):
+    """A table whose rows are compared. ``hash_name``: the servers' hash by which both digests are computed, "" for that
+    of bundles. ``read_destination`` reads the destination's rows by that of bundles.
+    """
+
+    label: str
+    columns: Sequence[str]
+    read_destination: Callable[[], RowsDigest]
+    hash_name: str = ""
+    source: RowsDigest = RowsDigest()
+    destination: RowsDigest = RowsDigest()
+
+
+class TableGuard(Protocol):
+    """Decides whether rows of a destination may be replaced."""
+
+    def before_writing(self, table: ComparedTable, changes: RowChanges) -> None:
+        """Allow that rows of a table are replaced, before they are. Raises what ends the repair."""
+        ...
+
+    def when_refused(self, table: ComparedTable) -> None:
+        """Hear that the destination did not take all rows: what it has now is not known."""
+        ...
+
+    def when_equal(self, table: ComparedTable) -> None:
+        """Hear that a table of the destination has the source's rows."""
+        ...
+
+
+class Unguarded:
+    """Lets all rows be replaced."""
+
+    def before_writing(self, table: ComparedTable, changes: RowChanges) -> None:
+        """See ``TableGuard``."""
+
+    def when_refused(self, table: ComparedTable) -> None:
+        """See ``TableGuard``."""
+
+    def when_equal(self, table: ComparedTable) -> None:
+        """See ``TableGuard``."""
 
 
 class TablePair(Struct, frozen=True):
     """A table at both sides. ``columns``: of the source, in the order of its rows' texts. ``rows``: how many there are,
-    about. ``open_sides`` returns the source's and the destination's. ``before_writing`` is called before the first row
-    is written, ``when_equal`` once all rows are equal.
+    about. ``open_sides`` returns both sides.
     """
 
     schema: str
@@ -79,9 +117,7 @@ class TablePair(Struct, frozen=True):
     label: str
     columns: Sequence[str]
     rows: int
-    open_sides: Callable[[], tuple[RowSide, RowSide]]
-    before_writing: Callable[[], None] = _nothing
-    when_equal: Callable[[], None] = _nothing
+    open_sides: Callable[[], Sides]
 
 
 class TableRepair(Struct):
@@ -123,32 +159,44 @@ def repair_tables(
     part_reader: PartReader,
     *,
     dry_run: bool = False,
+    guard: TableGuard | None = None,
     cancellation: CancellationToken | None = None,
 ) -> list[TableRepair]:
-    """Make tables equal; return those that differed. ``dry_run``: only count. Raises errors of both sides."""
-    cancellation = cancellation or CancellationToken()
+    """Make tables equal; return those that differed. ``dry_run``: only count. ``guard``: what allows to write to a
+    table. Raises errors of both sides, and those of the guard.
+    """
+    cancellation, guard = cancellation or CancellationToken(), guard or Unguarded()
     results: list[TableRepair] = []
-    waiting: list[tuple[TablePair, TableRepair, RowFile]] = []
+    waiting: list[tuple[TablePair, ComparedTable, TableRepair, RowFile]] = []
     with ExitStack() as files:
         for table in tables:
             cancellation.check()
-            result = TableRepair(table.label)
-            changes = _changes_of(table, destination, part_reader, result)
-            with _writing(table, destination, dry_run=dry_run) as write:
+            result, compared = TableRepair(table.label), _compared(table, destination)
+            changes = _changes_of(table, compared, destination, part_reader, result)
+            with _writing(table, compared, destination, guard, dry_run=dry_run) as write:
                 refused = _repair_table(changes, write, result, files, cancellation)
+                if refused is not None:
+                    guard.when_refused(compared)
             if refused is not None:
-                waiting.append((table, result, refused))
+                waiting.append((table, compared, result, refused))
             elif not result.reason:
-                table.when_equal()
+                guard.when_equal(compared)
             if result.rows or result.reason:
                 results.append(result)
-        for table, result, refused in waiting:
+        for table, compared, result, refused in waiting:
             # A row may have been refused for one that is removed by now.
             with destination.writing(table.schema, table.name) as writer:
                 _write_again(writer, refused, result)
             if not result.reason:
-                table.when_equal()
+                guard.when_equal(compared)
     return results
+
+
+def _compared(table: TablePair, destination: RepairDestination) -> ComparedTable:
+    def read_destination() -> RowsDigest:
+        return located_side(destination.rows, table.schema, table.name).sums(1).total
+
+    return ComparedTable(table.label, table.columns, read_destination)
 
 
 def _repair_table(
@@ -172,7 +220,12 @@ def _repair_table(
 
 @contextmanager
 def _writing(
-    table: TablePair, destination: RepairDestination, *, dry_run: bool
+    table: TablePair,
+    compared: ComparedTable,
+    destination: RepairDestination,
+    guard: TableGuard,
+    *,
+    dry_run: bool,
 ) -> Iterator[Callable[[RowChanges], str]]:
     """Open a table to be written when its first changes come: most tables have none."""
     with ExitStack() as stack:
@@ -182,8 +235,8 @@ def _writing(
             nonlocal writer
             if dry_run:
                 return ""
+            guard.before_writing(compared, changes)
             if writer is None:
-                table.before_writing()
                 writer = stack.enter_context(destination.writing(table.schema, table.name))
             return writer.write(changes)
 
@@ -191,9 +244,13 @@ def _writing(
 
 
 def _changes_of(
-    table: TablePair, destination: RepairDestination, part_reader: PartReader, result: TableRepair
+    table: TablePair,
+    compared: ComparedTable,
+    destination: RepairDestination,
+    part_reader: PartReader,
+    result: TableRepair,
 ) -> Iterator[RowChanges]:
-    """Yield what makes a table equal; where that cannot be, the result has the reason."""
+    """Yield what makes a table equal; where that cannot be, the result has the reason. Note what is ``compared``."""
     columns = destination.rows.columns(table.schema, table.name)
     if columns is None:
         result.reason = "it is not at the destination"
@@ -207,7 +264,12 @@ def _changes_of(
         return
     key = destination.rows.key(table.schema, table.name)
     key_of = key_reader(part_reader, table.columns, key) if key else None
-    for changes in row_differences(*table.open_sides(), rows=table.rows, key_of=key_of):
+
+    def take_totals(source: RowsDigest, opposite: RowsDigest) -> None:
+        compared.source, compared.destination = source, opposite
+
+    source, opposite, compared.hash_name = table.open_sides()
+    for changes in row_differences(source, opposite, rows=table.rows, key_of=key_of, take_totals=take_totals):
         if not result.rows:
             result.reason = destination.unwritable(table.schema, table.name)
             if result.reason:

@@ -17,6 +17,7 @@ from msgspec import Struct, field
 from xxhash import xxh3_64_intdigest
 
 from exporters.engine import PartReader, Texts
+from exporters.row_digest import RowsDigest
 from migrate.repair.row_sides import BucketSums, RowSide, count_buckets
 
 Key = tuple[bytes | None, ...]
@@ -57,13 +58,20 @@ class RowChanges(Struct):
 
 
 def row_differences(
-    source: RowSide, destination: RowSide, *, rows: int, key_of: KeyOf | None
+    source: RowSide,
+    destination: RowSide,
+    *,
+    rows: int,
+    key_of: KeyOf | None,
+    take_totals: Callable[[RowsDigest, RowsDigest], None] = lambda *_: None,
 ) -> Iterator[RowChanges]:
     """Yield what makes the destination's rows equal to the source's, nothing where they are. ``rows``: how many there
     are, about. ``key_of`` takes the key out of a row's text: the old and the new row of a key are in the same changes.
+    ``take_totals`` gets the digests of the source and of the destination before.
     """
     buckets = count_buckets(rows)
     destination_sums, source_sums = destination.sums(buckets), source.sums(buckets)
+    take_totals(source_sums.total, destination_sums.total)
     among = frozenset(source_sums.differing(destination_sums))
     if not among:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 from xxhash import xxh3_128_intdigest
@@ -74,6 +74,14 @@ class RowSide(Protocol):
     def each(self, take: TakeRows, buckets: int, among: frozenset[int]) -> None:
         """Hand over the rows that fall into some of the buckets, some at a time, in any order."""
         ...
+
+
+class Sides(NamedTuple):
+    """A table at both sides. ``hash_name``: the servers' hash by which its rows are summed, "" for that of bundles."""
+
+    source: RowSide
+    destination: RowSide
+    hash_name: str = ""
 
 
 class HashedSide(Struct, frozen=True):
@@ -168,18 +176,11 @@ def located_side(rows: LocatedRows, schema: str, name: str) -> RowSide:
     return HashedSide(lambda take: rows.each_located(schema, name, take))
 
 
-def live_sides(
-    source: LiveRows, destination: LocatedRows, schema: str, name: str
-) -> tuple[RowSide, RowSide, str]:
-    """Return a table at two live databases as sides, hashed by the servers where both can do the same; and the name of
-    their hash, "" where rows are hashed here.
-    """
+def live_sides(source: LiveRows, destination: LocatedRows, schema: str, name: str) -> Sides:
+    """Return a table at two live databases as sides, hashed by the servers where both can do the same."""
     if isinstance(source, HashedRows) and isinstance(destination, HashedRows):
         hash_name = source.hash_name(schema, name)
         if hash_name and hash_name == destination.hash_name(schema, name):
-            return ServerSide(source, schema, name), ServerSide(destination, schema, name), hash_name
-    return (
-        HashedSide.of_texts(partial(source.each, schema, name)),
-        located_side(destination, schema, name),
-        "",
-    )
+            return Sides(ServerSide(source, schema, name), ServerSide(destination, schema, name), hash_name)
+    here = HashedSide.of_texts(partial(source.each, schema, name))
+    return Sides(here, located_side(destination, schema, name))

@@ -20,6 +20,7 @@ SAVEPOINTS = {
     "restore/postgres/definitions/pre_data_entries.py:make",
     "restore/postgres/definitions/refusals.py:refusal_of",
     "restore/postgres/definitions/refusals.py:without_checks",
+    "restore/postgres/row_repair.py:write",
 }
 """Functions whose transaction lies within another one: nothing is durable at its end."""
 READING = {

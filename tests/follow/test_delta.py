@@ -30,6 +30,7 @@ from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, Delta
 from migrate.follow.followed import RecordedBase
 from migrate.follow.handover import cutover_lease
 from migrate.follow.table_digests import as_recorded
+from migrate.repair import row_differences
 from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -166,7 +167,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert ("quiet" in table["key"], table["expected"], table["found"]) == (True, "1", "2")
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
     refused = call("follow", *case, "--until-caught-up")
-    assert (refused.code, "quiet" in refused.out, "--overwrite replaces them" in refused.err) == (
+    assert (refused.code, "quiet" in refused.out, "--overwrite replaces it once" in refused.err) == (
         3,
         True,
         True,
@@ -416,6 +417,46 @@ def test_a_pass_that_was_killed_is_gone_on_with(files, monkeypatch):
     Files().run_sql(files.destination.url, CHANGE[2])
     with pytest.raises(NotEqualError, match="of app has other rows at"):
         files.take_pass(token)
+
+
+class KilledAtThird(CancellationToken):
+    """Kills the command when it looks for a cancellation for the third time."""
+
+    looks = 0
+
+    def check(self):
+        self.looks += 1
+        if self.looks == 3:
+            raise KeyboardInterrupt
+
+
+def test_after_a_kill_a_pass_goes_on_but_rows_of_others_stay(sides, tmp_path, monkeypatch):
+    """Killed between two transactions, where the table has many."""
+    monkeypatch.setattr(row_differences, "PARTITION_BYTES", 300)
+    engine, old, new = sides
+    source = DeltaSource("app", Endpoint(old), Endpoint(new), open_location(str(tmp_path / "home")))
+    write_delta(source.store, DeltaRecord("app"))
+    for url in (old, new):
+        engine.run_sql(url, MAKE[0])
+    engine.run_sql(old, f"INSERT INTO accounts VALUES {', '.join(f'({n}, {n})' for n in range(50))}")
+    assert source.take_pass(CancellationToken()).passes == 1
+    for _ in range(2):
+        engine.run_sql(old, "UPDATE accounts SET balance = balance + 1")
+        with pytest.raises(KeyboardInterrupt):
+            source.take_pass(KilledAtThird())
+    assert source.take_pass(CancellationToken()).passes == 2
+    rows = "SELECT * FROM accounts ORDER BY id"
+    assert engine.fetch(new, rows) == engine.fetch(old, rows)
+    engine.run_sql(old, "UPDATE accounts SET balance = balance + 1")
+    with pytest.raises(KeyboardInterrupt):
+        source.take_pass(KilledAtThird())
+    engine.run_sql(new, "UPDATE accounts SET balance = 7000 WHERE id = 7")
+    with pytest.raises(NotEqualError, match=r"other rows .* \(50 rows now\)"):
+        source.take_pass(CancellationToken())
+    assert (7, 7000) in engine.fetch(new, rows)
+    assert replace(source, overwrites=True).take_pass(CancellationToken()).passes == 3
+    assert engine.fetch(new, rows) == engine.fetch(old, rows)
+    assert len(list((tmp_path / "home").rglob("*.json"))) == 1
 
 
 def test_a_pass_that_is_stopped_by_one_table_records_what_it_has_left_in_others(files):

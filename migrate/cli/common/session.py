@@ -123,7 +123,8 @@ class Session(Struct):
     ) -> AbstractContextManager[None]:
         """Note it, as long as the context lasts, where a server of one of these databases is silent. When the command
         is interrupted, or it ``is_too_late``, nobody waits for a silent server any more; nor a minute later where
-        that ``is_limited``. An interrupted command that ``may_end`` as a kill would end it does so then. ``tries_again``: the command does, by itself.
+        that ``is_limited``. An interrupted command that ``may_end`` as a kill would end it does so then.
+        ``tries_again``: the command does, by itself.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
             WORKING,

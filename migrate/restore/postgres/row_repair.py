@@ -89,7 +89,9 @@ class PostgresRepair:
 
     @contextmanager
     def writing(self, schema: str, name: str) -> Iterator[PostgresTableWriter]:
-        """See ``RepairDestination``."""
+        """See ``RepairDestination``. All that is written to a table is one transaction: a kill leaves the rows of
+        before, or those of after it.
+        """
         table = self.rows.table(schema, name)
         names = [(schema, name), *table.ancestors]
         if not self._has_triggers_off and (label := table_with_triggers(self._connection, names)):
@@ -99,7 +101,12 @@ class PostgresRepair:
                 next_step="as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15"
                 " and later), or repair as a superuser",
             )
-        yield PostgresTableWriter(self._address, self._connection, table)
+        with (
+            as_source_errors(self._address.url),
+            durable("repair.postgres.rows"),
+            self._connection.transaction(),
+        ):
+            yield PostgresTableWriter(self._address, self._connection, table)
 
 
 class PostgresTableWriter:
@@ -127,7 +134,7 @@ class PostgresTableWriter:
     def write(self, changes: RowChanges) -> str:
         """See ``TableWriter``."""
         connection = self._connection
-        with as_source_errors(self._address.url), durable("repair.postgres.rows"), connection.transaction():
+        with as_source_errors(self._address.url), connection.transaction():
             use_every_schema(connection, self._schema)
             with without_user_triggers(connection, self._label, _STILLED), self._permitted(changes.gone):
                 self._remove(changes.gone)
