@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import unquote_to_bytes
 
 from exporters.api import Gap
 from exporters.bucket_api import Bucket
-from exporters.lossless_text import path_of
+from exporters.lossless_text import text_of
 from exporters.objects.server_quirks import Trait, has
 from exporters.selection import Selection
 
@@ -28,7 +29,7 @@ def gaps_not_utf_8(bucket: Bucket, selection: Selection) -> Iterator[Gap]:
     """Yield the keys that listings have shown and that are not UTF-8; sizes and times of the selection do not count."""
     names = Selection(include=selection.include, exclude=selection.exclude)
     for key in sorted(bucket.not_utf_8):
-        reason = names.excludes(path_of(key)[len(bucket.prefix) :], None, _NO_TIME)
+        reason = names.excludes(text_of(unquote_to_bytes(key))[len(bucket.prefix) :], None, _NO_TIME)
         yield Gap(key, "excluded", reason) if reason else Gap(key, "failed", NOT_UTF_8)
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from exporters.api import Enumeration, Loss
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceGoneError, SourceUsageError
+from exporters.lossless_text import is_utf_8
 from exporters.objects import changed_objects
 from exporters.objects.listing import s3_inventory_report
 from exporters.objects.listing.inventory import Totals
@@ -170,8 +171,8 @@ class ReportComparison:
 
     def _rows(self, files: s3_inventory_report.Files) -> Iterator[s3_inventory_report.Row]:
         for row in s3_inventory_report.rows(self._report, files):
-            if not row.key.startswith(self._bucket.prefix):
-                continue
+            if not row.key.startswith(self._bucket.prefix) or not is_utf_8(row.key):
+                continue  # a key that is not UTF-8 is a gap of the listing
             if self._by_version or (row.is_latest and not row.is_delete_marker):
                 yield row
 

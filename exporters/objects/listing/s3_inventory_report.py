@@ -211,7 +211,7 @@ def _rows(batch: pa.RecordBatch, *, encoded: bool) -> Iterator[Row]:
     count = batch.num_rows
     values: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in batch.schema.names}
     versions = values.get(_VERSION)
-    keys = map(unquote_plus, values[_KEY]) if encoded else values[_KEY]
+    keys = map(_decoded, values[_KEY]) if encoded else values[_KEY]
     for key, version, latest, marker, etag in zip(
         keys,
         [""] * count if versions is None else [version or "null" for version in versions],
@@ -221,6 +221,10 @@ def _rows(batch: pa.RecordBatch, *, encoded: bool) -> Iterator[Row]:
         strict=True,
     ):
         yield Row(key, version, latest, marker, (etag or "").strip('"'))
+
+
+def _decoded(key: str) -> str:
+    return unquote_plus(key, errors="surrogateescape")
 
 
 def _flag(value: object) -> bool:

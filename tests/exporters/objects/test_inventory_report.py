@@ -30,7 +30,7 @@ from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.objects.conftest import BucketHost
 
-KEYS = ("a b+c%2F", "ünï/çödé", "plain", 'quo"ted', "line\nbreak", "sub/one", "sub/two")
+KEYS = ("a b+c%2F", "ünï/çödé", "plain", 'quo"ted', "line\nbreak", "sub/one", "sub/two", "\ufffd")
 PARQUET = """message s3.inventory {
   required binary bucket (STRING);
   required binary key (STRING);
@@ -74,6 +74,8 @@ def as_csv(rows, bucket, *, versions):
     for key, version, latest, marker, size, etag in rows:
         middle = [version.replace("null", ""), str(latest).lower(), str(marker).lower()] if versions else []
         writer.writerow([bucket, quote_plus(key), *middle, "" if size is None else size, etag or ""])
+        if key == "\ufffd":
+            writer.writerow([bucket, "%FF", *middle, size, "of a key that is not UTF-8"])
     schema = CSV if versions else CSV.replace("VersionId, IsLatest, IsDeleteMarker, ", "")
     return gzip.compress(out.getvalue().encode()), schema, "csv.gz"
 
