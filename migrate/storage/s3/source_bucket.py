@@ -573,7 +573,7 @@ def _otherwise_encoded(request: Request) -> Request:
 def _size_of(response: Response, *, body: bool) -> int | None:
     """Return the size of an object by its body, or by its headers; None where they do not say it."""
     if body:
-        return len(response.body)
+        return response.announced_bytes
     size = response.headers.get("content-length", "")
     return int(size) if size.isdecimal() else None
 

@@ -167,7 +167,7 @@ def rude_server(answer: bytes) -> Iterator[int]:
     "answer",
     [
         b"",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncut",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nx",
         b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n",
         b"SSH-2.0-OpenSSH\r\n\r\n",

@@ -26,6 +26,7 @@ from exporters.objects import changed_objects, large_object
 from migrate.errors import UnreachableError
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.http import concurrent_requests
+from migrate.storage.s3.http.read_responses import read_request
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata import bucket_configuration
 from migrate.storage.s3.source_bucket import S3Bucket
@@ -126,6 +127,22 @@ def test_what_is_kept_compressed_is_not_taken_decompressed(
     rows = pq.read_table(tmp_path / "bundle/data/shop/index").to_pylist()
     encodings = {row["key"]: dict(row["headers"]).get("content-encoding") for row in rows}
     assert encodings == {"film": "gzip", "page.html": "gzip", "plain": None}
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_no_more_is_read_of_an_object_than_was_listed(odd: OddShop, chunked: bool) -> None:
+    """A server that decompresses made gigabytes of a few bytes, and all of it was held in memory."""
+    odd.shop.put("empty", b"")
+    odd.shop.put("note", b"note")
+    large = Answer(HTTPStatus.OK, (), bytes(20 * MIB), chunked=chunked)
+    odd.proxy.answer = lambda asked: large if reads(asked, "note") or reads(asked, "empty") else None
+    bucket = odd.bucket()
+    for summary in bucket.list():
+        assert len(bucket.http.call(read_request(summary)).body) < MIB
+        [fetched] = bucket.fetch([summary], window_bytes=MIB)
+        assert isinstance(fetched.error, SourceChangedError)
+    odd.proxy.answer = lambda asked: None
+    assert [fetched.body for fetched in bucket.fetch(bucket.list(), window_bytes=MIB)] == [b"", b"note"]
 
 
 def test_only_the_first_of_many_compressed_objects_is_asked_for_twice(odd: OddShop) -> None:

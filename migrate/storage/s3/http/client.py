@@ -167,8 +167,9 @@ class HttpClient:
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"
-        most_bytes = 0 if request.method == "HEAD" else requested_bytes(request)
-        return connection.send(head, request.body, most_bytes=most_bytes, body=body)
+        most_bytes = requested_bytes(request)
+        has_no_body = request.method == "HEAD"
+        return connection.send(head, request.body, has_no_body=has_no_body, most_bytes=most_bytes, body=body)
 
     def settled(self, request: Request, response: Response) -> Response:
         """Return the response, or that to the request without checksums where the server takes none: Backblaze B2

@@ -103,6 +103,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._socket: socket.socket | None = None
+        self._has_no_body = False
         self._most_bytes: int | None = None
         self._send_error: OSError | None = None
         self._asked_at: float | None = None
@@ -127,13 +128,19 @@ class Connection:
         return self._socket
 
     def send(
-        self, head: bytes, data: bytes = b"", *, most_bytes: int | None = None, body: Body | None = None
+        self,
+        head: bytes,
+        data: bytes = b"",
+        *,
+        has_no_body: bool = False,
+        most_bytes: int | None = None,
+        body: Body | None = None,
     ) -> int:
-        """Send a request; return the descriptor on which the response comes. ``most_bytes``: a successful response with
-        a larger body comes without it; 0 where it has none (to HEAD). ``body`` notes how far it has left. A fault is
-        kept for ``receive``: the server may have answered before it took all.
+        """Send a request; return the descriptor on which the response comes. ``most_bytes``: of a successful response
+        with a larger body no more is read, or nothing. ``has_no_body``: the response has none (to HEAD). ``body`` notes
+        how far it has left. A fault is kept for ``receive``: the server may have answered before it took all.
         """
-        self._most_bytes, self._send_error = most_bytes, None
+        self._has_no_body, self._most_bytes, self._send_error = has_no_body, most_bytes, None
         opened = self.open()
         self._asked_at = time.monotonic()
         try:
@@ -220,7 +227,7 @@ class Connection:
             self._buffer[:filled] = self._buffer[end : end + filled]
         is_kept = headers.get("connection", "").lower() != "close"
         body_start = self._view[end:filled]
-        if self._most_bytes == 0 or status in _NO_BODY:
+        if self._has_no_body or status in _NO_BODY:
             return Response(status, headers, b""), is_kept
         most_bytes = self._most_bytes if self._most_bytes is not None and status < _REDIRECTS else sys.maxsize
         if "chunked" in headers.get("transfer-encoding", "").lower():

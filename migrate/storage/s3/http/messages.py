@@ -38,7 +38,9 @@ _EVERYTHING = {
 
 
 class Request(Struct, frozen=True):
-    """One request. ``operation`` is S3's name of it; ``query`` values are not encoded yet."""
+    """One request. ``operation`` is S3's name; ``query`` values are not encoded yet. ``size_bytes`` is that of the
+    object that is asked for as a whole, where it is known: no more is read.
+    """
 
     operation: str
     method: str
@@ -46,6 +48,7 @@ class Request(Struct, frozen=True):
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
     body: bytes = b""
+    size_bytes: int | None = None
 
 
 class Response(Struct, frozen=True):
@@ -63,7 +66,8 @@ class Response(Struct, frozen=True):
     @property
     def announced_bytes(self) -> int:
         """The size of its body, also where the body was not read since it is larger than what was asked for."""
-        return max(len(self.body), int(self.headers.get("content-length", 0)))
+        announced = self.headers.get("content-length", "")
+        return max(len(self.body), int(announced) if announced.isdecimal() else 0)
 
 
 _ERROR = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
@@ -153,9 +157,11 @@ def without_checksums(request: Request) -> Request:
 
 
 def requested_bytes(request: Request) -> int | None:
-    """Return how many bytes of an object a request asks for; None where it asks for all, or for all from somewhere."""
+    """Return how many bytes of an object a request asks for; None where it asks for all, however many that are, or for
+    all from somewhere.
+    """
     asked = _RANGE.fullmatch(request.headers.get("Range", ""))
-    return int(asked[2]) - int(asked[1]) + 1 if asked and asked[2] else None
+    return int(asked[2]) - int(asked[1]) + 1 if asked and asked[2] else request.size_bytes
 
 
 def _check_range(request: Request, response: Response) -> None:

@@ -36,8 +36,10 @@ def read_request(summary: ObjectSummary, *, body: bool = True, whole: bool = Tru
         headers["If-Match"] = f'"{summary.etag}"'
     elif not whole:
         headers["If-Unmodified-Since"] = formatdate(math.ceil(summary.modified.timestamp()), usegmt=True)
-    operation, method = ("GetObject", "GET") if body else ("HeadObject", "HEAD")
-    return Request(operation, method, summary.key, which(summary), headers)
+    if not body:
+        return Request("HeadObject", "HEAD", summary.key, which(summary), headers)
+    size_bytes = summary.size_bytes if whole else None
+    return Request("GetObject", "GET", summary.key, which(summary), headers, size_bytes=size_bytes)
 
 
 def which(summary: ObjectSummary) -> dict[str, str]:
@@ -85,17 +87,17 @@ def _is_tag(element: Any) -> bool:
     return bool(element.tag.rpartition("}")[2] == "Tag")
 
 
-def _other_length(body: bytes, summary: ObjectSummary, length: int) -> ChangedError:
+def _other_length(response: Response, summary: ObjectSummary, length: int) -> ChangedError:
     """Return the error for a body that has another length than the one listed."""
-    return ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
+    return ChangedError(f"{summary.key}: {response.announced_bytes} bytes came, {length} were listed")
 
 
 def checked(response: Response, summary: ObjectSummary) -> int | None:
     """Compare the body of an object with its size, and with the whole-object CRC64NVME that the server keeps. Return
     this; None where it keeps none. Raises ``ChangedError``, ``DamageError``.
     """
-    if len(response.body) != summary.size_bytes:
-        raise _other_length(response.body, summary, summary.size_bytes)
+    if response.announced_bytes != summary.size_bytes:
+        raise _other_length(response, summary, summary.size_bytes)
     stored_crc = kept_crc64nvme(response.headers)
     if stored_crc is None:
         return None
@@ -153,5 +155,5 @@ def read_range(
     if total.isdecimal() and int(total) != summary.size_bytes:
         raise ChangedError(f"{summary.key}: it has {total} bytes, {summary.size_bytes} were listed")
     if len(response.body) != length:
-        raise _other_length(response.body, summary, length)
+        raise _other_length(response, summary, length)
     return response.body
