@@ -63,6 +63,7 @@ from migrate.follow.table_digests import (
     recorded_digests,
 )
 from migrate.repair.live_repair import open_repair, repair_from_source
+from migrate.repair.repair import RepairDestination
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
@@ -102,6 +103,17 @@ class DeltaSource(DatabasePair, frozen=True):
         """Make the destination equal to the source as it is now, and record that. Raises ``NotEqualError`` where others
         have written to a table that differs, and errors of both servers and of the location.
         """
+        try:
+            with open_repair(self.destination) as opened:
+                return self._take_pass(opened, cancellation)
+        except GoneError:
+            self._require_restored()
+            raise
+
+    def _take_pass(self, opened: RepairDestination, cancellation: CancellationToken) -> DeltaRecord:
+        """Take a pass. What is recorded is read and written while the destination is locked: what was read before would
+        lack what another moveout has just written there.
+        """
         require_delta(self.store, self.name)
         before = read_delta(self.store, self.name) or DeltaRecord(self.name)
         if before.defined is None:
@@ -120,17 +132,14 @@ class DeltaSource(DatabasePair, frozen=True):
         for table in written:  # a pass that was killed may have left it behind the source
             states.pop(table.label, None)
         at, begun = datetime.now(UTC), time.monotonic()
-        try:
-            repaired = repair_from_source(
-                self.source,
-                self.destination,
-                cancellation=cancellation,
-                states=states,
-                guard=own_rows,
-            )
-        except GoneError:
-            self._require_restored()
-            raise
+        repaired = repair_from_source(
+            self.source,
+            self.destination,
+            opened=opened,
+            cancellation=cancellation,
+            states=states,
+            guard=own_rows,
+        )
         record = replace(
             own_rows.noted_in(before),
             passes=before.passes + 1,

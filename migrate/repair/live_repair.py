@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 from msgspec import Struct, field
@@ -60,6 +60,7 @@ def repair_from_source(
     source: Endpoint,
     destination: Endpoint,
     *,
+    opened: RepairDestination | None = None,
     dry_run: bool = False,
     cancellation: CancellationToken | None = None,
     chosen: Callable[[str], bool] = lambda _: True,
@@ -67,9 +68,9 @@ def repair_from_source(
     guard: TableGuard | None = None,
 ) -> LiveRepair:
     """Make the tables of a database, of which ``chosen`` says by label whether they are meant, equal to those of a live
-    source. ``states``: what an earlier repair returned; tables that were not written to since are equal. ``guard``:
-    what allows to write to a table. Raises ``UsageError`` for endpoints of different kinds, errors of
-    ``exporters.errors``, and those of the guard.
+    source. ``opened``: the destination, where the caller has opened it. ``states``: what an earlier repair returned;
+    tables that were not written to since are equal. ``guard``: what allows to write to a table. Raises ``UsageError``
+    for endpoints of different kinds, errors of ``exporters.errors``, and those of the guard.
     """
     engine = destination.engine
     if source.engine != engine:
@@ -80,16 +81,16 @@ def repair_from_source(
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
     with (
         live_reader.live_rows(source.url, secrets=source.reveal()) as live_rows,
-        open_repair(destination) as opened,
+        nullcontext(opened) if opened else open_repair(destination) as opposite,
     ):
         rows = cast("LocatedRows", live_rows)
         tables = {name: count for name, count in rows.tables().items() if chosen(part_reader.label(*name))}
         result = LiveRepair([])
-        pairs = _pairs(rows, tables, opened, part_reader, result, states=states)
+        pairs = _pairs(rows, tables, opposite, part_reader, result, states=states)
         result.tables = repair_tables(
-            pairs, opened, part_reader, dry_run=dry_run, guard=guard, cancellation=cancellation
+            pairs, opposite, part_reader, dry_run=dry_run, guard=guard, cancellation=cancellation
         )
-        extra = sorted(opened.rows.tables().keys() - tables.keys())
+        extra = sorted(opposite.rows.tables().keys() - tables.keys())
         labels = [label for name in extra if chosen(label := part_reader.label(*name))]
         result.tables += [TableRepair(label, reason="it is only at the destination") for label in labels]
     for table in result.tables:

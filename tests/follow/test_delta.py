@@ -31,6 +31,7 @@ from migrate.follow.followed import RecordedBase
 from migrate.follow.handover import cutover_lease
 from migrate.follow.table_digests import as_recorded
 from migrate.repair import row_differences
+from migrate.repair.live_repair import open_repair
 from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -305,14 +306,11 @@ def test_a_source_that_is_written_to_while_it_is_compared_is_not_proved(sides, w
         cutover.prove()
 
 
-def test_a_location_that_is_away_gets_no_record(tmp_path):
+def test_a_location_that_is_away_gets_no_record(files, tmp_path):
     """As where a disk is not mounted: the record would be lost when it is back."""
-    home = tmp_path / "home"
-    source = DeltaSource(
-        "app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), open_location(str(home))
-    )
+    home = tmp_path / "away"
     with pytest.raises(UnreachableError, match="has no record of the delta passes of app"):
-        source.take_pass(CancellationToken())
+        replace(files, store=open_location(str(home))).take_pass(CancellationToken())
     assert not list(home.rglob("*.json"))
 
 
@@ -482,6 +480,36 @@ def test_passes_that_recorded_nothing_of_the_destination_are_gone_on_with(files,
     with monkeypatch.context() as patch:
         patch.setattr(DeltaSource, "_restored", lambda _: pytest.fail("the bundle is no measure any more"))
         assert files.take_pass(token).rows == 1
+
+
+def test_a_pass_that_waits_for_another_one_knows_what_that_has_left(mariadb, tmp_path, monkeypatch):
+    """A cutover took the rows of a follow that was just ending for those of others."""
+    old, new = mariadb.database(), mariadb.database()
+    for url in (old, new):
+        mysql.run_sql(url, MAKE[0])
+    store, token = open_location(str(tmp_path / "home")), CancellationToken()
+    write_delta(store, DeltaRecord("app"))
+    source = DeltaSource("app", Endpoint(old), Endpoint(new), store)
+    before = source.take_pass(token)
+    mysql.run_sql(old, MAKE[1])
+    meanwhile = source.take_pass(token)
+    mysql.run_sql(old, CHANGE[0])
+    write_delta(store, before)
+    name = new.rpartition("/")[2]
+    asks = f"info LIKE 'SELECT GET_LOCK(%{name}%' AND id <> connection_id()"
+    is_locked = []
+
+    def write(*words):
+        is_locked.extend(mysql.fetch(old, f"SELECT IS_USED_LOCK('moveout {name}') IS NOT NULL"))
+        write_delta(*words)
+
+    with ThreadPoolExecutor(1) as pool, open_repair(Endpoint(new)):
+        waits = pool.submit(source.take_pass, token)
+        eventually(lambda: mysql.fetch(old, f"SELECT 1 FROM information_schema.processlist WHERE {asks}"))
+        write_delta(store, meanwhile)
+        monkeypatch.setattr(delta, "write_delta", write)
+    assert waits.result().rows == 1
+    assert set(is_locked) == {(1,)}, "who waits reads the record once the destination is free"
 
 
 def test_a_table_that_others_have_emptied_is_not_filled_again(files):
