@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -376,6 +376,43 @@ def test_what_the_destination_makes_of_no_such_parts_is_sent_in_others(
         outcome = restore(reader, f"s3://{move.destination.name}?profile={profile}")
     assert (outcome.items, outcome.left_out, outcome.findings) == (1, (), ())
     assert body(move.destination, "video") == data
+
+
+@dataclass(slots=True)
+class UniformProxy(HttpProxy):
+    """Makes an object of parts of one size only, but for the last one, as Cloudflare R2 does."""
+
+    sizes: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    def handle(self, asked: Asked) -> Answer:
+        [upload] = asked.query.get("uploadId", [""])
+        if asked.method == "PUT" and upload:
+            self.sizes.setdefault(upload, {})[int(asked.query["partNumber"][0])] = len(asked.body)
+        if asked.method == "POST" and upload:
+            *sizes, last = (size for _, size in sorted(self.sizes[upload].items()))
+            if len({*sizes}) > 1 or last > max(sizes, default=last):
+                refused = refusal(400, "InvalidPart")
+                message = b"All non-trailing parts must have the same length."
+                return replace(refused, body=refused.body.replace(b"by the proxy", message))
+        return self.forward(asked)
+
+
+def test_parts_of_different_sizes_are_sent_in_equal_ones_where_no_others_are_taken(
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They were sent three times. Of further ones it is known."""
+    old, new = move.source, move.destination
+    uneven = (5 * 2**20, 6 * 2**20, 5 * 2**20)
+    data = {key: [key.encode() * size for size in uneven] for key in "abc"}
+    for key, parts in data.items():
+        upload_parts(old, key, [(1, parts[0]), (2, parts[1]), (4 if key == "a" else 3, parts[2])])
+    with UniformProxy(new.server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, new.server, endpoint=proxy.endpoint)
+        done = replace(move, profiles=(old.server.profile, profile), opened={}).run(workers=1)
+        assert (done.copied, done.exit_code) == (3, 0), done
+        sent_bytes = [sum(sizes.values()) for sizes in proxy.sizes.values()]
+    assert sent_bytes == 4 * [sum(uneven)]
+    assert {key: body(new, key) for key in data} == {key: b"".join(parts) for key, parts in data.items()}
 
 
 def test_what_the_source_encrypts_by_a_key_is_read_once(

@@ -115,6 +115,8 @@ class DestinationBucket:
         self.probe_lock, self.took_probe_at = threading.Lock(), -math.inf
         self.refuses_small_parts = False
         """Once it has refused an object since parts of it were too small."""
+        self.wants_equal_parts = False
+        """Once it has refused an object since its parts, but for the last one, had different sizes."""
         self.has_md5_etags = True
         """Until the ETags of parts that it took were others than those that the source has made an ETag of."""
 

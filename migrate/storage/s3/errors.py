@@ -256,7 +256,13 @@ def as_listed(parts: Parts, listed: Parts) -> Parts:
 def is_invalid_part(error: MoveoutError) -> bool:
     """Tell whether a server did not know a part by its ETag or checksum when it was to make a file."""
     cause = error.__cause__
-    return isinstance(cause, boto_errors.ClientError) and code_of(cause) == "InvalidPart"
+    is_invalid = isinstance(cause, boto_errors.ClientError) and code_of(cause) == "InvalidPart"
+    return is_invalid and not wants_equal_parts(error)
+
+
+def wants_equal_parts(error: MoveoutError) -> bool:
+    """Tell whether a server makes no object of these parts since all but the last must have one size: Cloudflare R2."""
+    return "must have the same length" in str(error)
 
 
 def code_of(exc: boto_errors.ClientError) -> str:

@@ -28,6 +28,7 @@ from migrate.storage.checksums import Content, combine, crc64nvme
 from migrate.storage.multipart import ResumableUpload, find_upload, is_part, part_sizes
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket, UploadGoneError
+from migrate.storage.s3.errors import wants_equal_parts
 from migrate.storage.s3.http.messages import error_code
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_locks, has_tags
 from migrate.storage.s3.metadata.object_metadata import Description
@@ -98,7 +99,7 @@ class PartsUpload(Struct):
         patient = Retrying(self.destination.parts())
         earlier = self._find(patient)
         cut = earlier.part_bytes if earlier else patient.part_bytes(self.size_bytes)
-        own_sizes = () if self._are_too_small() else self.sizes
+        own_sizes = () if self._are_refused() else self.sizes
         numbers = self.numbers if own_sizes else ()
         is_first = True
         while True:
@@ -119,7 +120,7 @@ class PartsUpload(Struct):
                 may_keep_sizes = is_first and (
                     earlier or numbers or isinstance(exc.reason, DamageError | GoneError)
                 )
-                if not may_keep_sizes or self._are_too_small():
+                if not may_keep_sizes or self._are_refused():
                     own_sizes = ()
                 reason = str(exc.reason)
             self._begin_again(reason)
@@ -130,14 +131,20 @@ class PartsUpload(Struct):
         self.on_begun(upload_id)
         return ResumableUpload(upload_id, 0, {})
 
-    def _are_too_small(self) -> bool:
-        """Tell whether the destination is known to refuse parts as small as the source's. The last may be smaller."""
-        return (
-            self.destination.refuses_small_parts and min(self.sizes[:-1], default=_LEAST_BYTES) < _LEAST_BYTES
-        )
+    def _are_refused(self) -> bool:
+        """Tell whether the destination is known to refuse parts as small as the source's, or of such sizes. The last
+        may be smaller.
+        """
+        first_sizes = self.sizes[:-1]
+        if not first_sizes:
+            return False
+        are_small = self.destination.refuses_small_parts and min(first_sizes) < _LEAST_BYTES
+        are_unequal = min(first_sizes) < max(self.sizes)
+        return are_small or (self.destination.wants_equal_parts and are_unequal)
 
     def _note_refusal(self, reason: MoveoutError) -> None:
         self.destination.refuses_small_parts |= error_code(reason) == "EntityTooSmall"
+        self.destination.wants_equal_parts |= wants_equal_parts(reason)
 
     def _begin_again(self, reason: str) -> None:
         """Say that what was sent is sent once more."""
