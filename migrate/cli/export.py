@@ -96,6 +96,8 @@ class Exported(Struct, frozen=True):
     signed: Sequence[SignatureFile] = ()
     left_behind: LeftBehind | None = None
     """What the bundle says of what stays on the servers."""
+    unlisted: Sequence[str] = ()
+    """Servers of the case of which nothing leaves, because they could not be listed."""
     detailed: bool = True
     """Whether it tells the counts of each source, or only what is missing."""
     followed: Sequence[str] = ()
@@ -177,7 +179,11 @@ class Exported(Struct, frozen=True):
             step = summary.broken[0].error.next_step if is_told and summary.broken else ""
             console.print(Text(f"→ {step or _EXPORT_AGAIN}"))
         draw_left_behind(
-            console, self.left_behind, [source.error for source in summary.broken], self.case_option
+            console,
+            self.left_behind,
+            [source.error for source in summary.broken],
+            self.case_option,
+            self.unlisted,
         )
         self._draw_next_steps(console)
 
@@ -334,6 +340,7 @@ def run_export(
             time.monotonic() - started,
             signed,
             outcome.left_behind,
+            _unlisted(case, outcome.left_behind),
             session.is_detailed(len(outcome.sources)),
             followed=followed_names,
             compared=compared_names,
@@ -349,6 +356,12 @@ def _store_opener(
     return lambda token: session.open(
         location, rate_limiter, at_once_bytes=SMALL_BYTES, deadline=deadline, cancellation=token
     )
+
+
+def _unlisted(case: Case | None, stays: LeftBehind | None) -> Sequence[str]:
+    from migrate.discover.left_behind import unlisted_servers  # noqa: PLC0415  for a case
+
+    return unlisted_servers(case, stays) if case else ()
 
 
 def _with_case(

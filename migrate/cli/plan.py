@@ -39,7 +39,7 @@ from migrate.discover.left_behind import ask_case_servers, find_left_behind, unl
 from migrate.discover.servers import servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
-from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
+from migrate.errors import OK, DeadlineError, IncompleteError, MoveoutError, NoSpaceError, UsageError
 from migrate.export.open_sources import no_source_error
 from migrate.number_text import (
     bytes_words,
@@ -110,6 +110,8 @@ class Planned(Struct, frozen=True):
     room: BundleRoom | None = None
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
+    untried: Sequence[SourceFailure] = ()
+    """The locations that could not be tried, by what they are for."""
     left_behind: LeftBehind | None = None
     unlisted: Sequence[str] = ()
     """Servers of the case of which nothing leaves, because they could not be listed."""
@@ -125,12 +127,12 @@ class Planned(Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """8 where the bundle will not fit, 9 where the deadline will be missed, 3 where a source was not surveyed."""
+        """8 where the bundle will not fit, 9 where the deadline will be missed, 3 where something was not surveyed."""
         if self.room is not None and self.room.is_too_small:
             return NoSpaceError.exit_code
         if self.forecast.verdict == "late":
             return DeadlineError.exit_code
-        return IncompleteError.exit_code if self.unread or self.unlisted else OK
+        return IncompleteError.exit_code if self.unread or self.untried or self.unlisted else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that was found and measured; sizes in bytes, rates per second."""
@@ -140,6 +142,7 @@ class Planned(Struct, frozen=True):
                 for source in self.sources
             ],
             "unread": [source.as_json() for source in self.unread],
+            "untried": [location.as_json() for location in self.untried],
             "left_behind": self.left_behind.as_json() if self.left_behind else None,
             "unlisted": list(self.unlisted),
             "bytes_per_second": {
@@ -231,8 +234,12 @@ def _draw_sources(console: Console, sources: Sequence[SourcePlan]) -> None:
 
 def _draw_unread(console: Console, unread: SourceFailure) -> None:
     console.print(Text.assemble((unread.source, "bold"), f"  {unread.url}  not in this plan"))
-    console.print(Text.assemble(("! ", "yellow"), console.errors.of(unread.error)))
-    if next_step := console.errors.next_step(unread.error):
+    _draw_failure(console, unread)
+
+
+def _draw_failure(console: Console, failure: SourceFailure, words: str = "") -> None:
+    console.print(Text.assemble(("! ", "yellow"), words + console.errors.of(failure.error)))
+    if next_step := console.errors.next_step(failure.error):
         console.print(f"  → {next_step}")
 
 
@@ -286,6 +293,8 @@ def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
 
 
 def _draw_rates(console: Console, planned: Planned) -> None:
+    for location in planned.untried:
+        _draw_failure(console, location, f"the {location.source} location could not be tried: ")
     for source in planned.sources if planned.detailed else ():
         if source.estimate:
             rate = source.estimate
@@ -453,19 +462,21 @@ def run_plan(
     servers = servers_of(case) if case else []
     bundle = options.to or (case.bundle if case else None)
     destination = case.transfer_to if case else None
-    locations = [location for location in (bundle, destination) if location]
-    looked_at = [*endpoints.values(), *destinations.values(), *locations, *servers]
+    named = {"bundle's": bundle, "destination's": destination}
+    locations = {name: location for name, location in named.items() if location}
+    looked_at = [*endpoints.values(), *destinations.values(), *locations.values(), *servers]
     with session.going_on_without_silent(*looked_at):
         with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
             source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
         answers = ask_case_servers(case, session.progress, session.listed) if case else None
-        checked = check_destinations(source_plans, destinations, options.examined, locations)
+        checked = check_destinations(source_plans, destinations, options.examined, [*locations.values()])
         is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
-        rates = _measure(locations if is_sampled else [], session.progress)
-        room = _room(bundle, source_plans) if bundle else None
+        rates, untried = _measure(locations if is_sampled else {}, session.progress)
+        is_there = not any(location.source == "bundle's" for location in untried)
+        room = _room(bundle, source_plans) if bundle and is_there else None
     route = MoveRoute(
-        bundle=rates.get(bundle.url) if bundle else None,
-        destination=rates.get(destination.url) if destination else None,
+        bundle=rates.get("bundle's"),
+        destination=rates.get("destination's"),
         limit_rate=rate_limiter.bytes_per_second if rate_limiter else None,
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
@@ -497,6 +508,7 @@ def run_plan(
         checked,
         room,
         unread,
+        untried,
         left_behind,
         unlisted,
         case.option if case else "",
@@ -537,14 +549,22 @@ _PATIENCE_SECONDS = 10.0
 """How long a location is tried again that is only measured."""
 
 
-def _measure(locations: Sequence[Endpoint], progress: Progress) -> dict[str, LocationRates | None]:
-    """Return how fast locations are, by URL."""
+def _measure(
+    locations: Mapping[str, Endpoint], progress: Progress
+) -> tuple[dict[str, LocationRates | None], list[SourceFailure]]:
+    """Return how fast locations are, by their names, and those that could not be tried."""
     rates: dict[str, LocationRates | None] = {}
-    for location in locations:
+    untried = []
+    for name, location in locations.items():
         progress.begin(f"measure {location.shown}", items=0, size_bytes=0)
-        rates[location.url] = _location_rates(location)
+        try:
+            rates[name] = _location_rates(location)
+        except (UsageError, NoSpaceError):
+            raise
+        except MoveoutError as exc:
+            untried.append(SourceFailure(name, location.shown, exc))
         progress.end()
-    return rates
+    return rates, untried
 
 
 def _location_rates(location: Endpoint) -> LocationRates | None:

@@ -101,6 +101,19 @@ def test_other_means_that_make_no_sense_are_a_mistake(databases):
     assert (asked.code, "→ write --what-if workers=8,link=10Gbit" in asked.err) == (2, True), asked
 
 
+def test_a_plan_is_made_without_a_location_that_is_missing(databases, minio, tmp_path):
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[[source]]\nname = "a"\nurl = "sqlite://{databases}/a.db"\n[bundle]\nlocation = "bundle"\n'
+        f'[transfer]\nlocation = "s3://missing-for-plan?profile={minio.profile}"\n'
+    )
+    planned = call("plan", "-c", case, "--deadline", "30h")
+    assert planned.code == 3, planned
+    assert "! the destination's location could not be tried: there is no bucket" in planned.out
+    assert "\n  → check its name" in planned.out
+    assert "IN TIME" in planned.out
+
+
 def test_a_full_location_is_as_it_was_after_it_was_tried(tiny_disk):
     for number in range(4):
         with pytest.raises(NoSpaceError):
