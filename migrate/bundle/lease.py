@@ -10,6 +10,7 @@ its next ``check``, before it commits anything more.
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 import uuid
@@ -61,7 +62,8 @@ class LeaseState(Struct, frozen=True):
     beats: int
 
     def __str__(self) -> str:
-        return f"{self.purpose} on {self.process.host}, process {self.process.pid}, since {self.since}"
+        since = self.since.replace("T", " ").replace("+00:00", " UTC")
+        return f"{self.purpose} on {self.process.host}, process {self.process.pid}, since {since}"
 
 
 class Fence(Protocol):
@@ -318,8 +320,8 @@ def busy(store: Store, state: LeaseState | None) -> BusyError:
     holder = str(state) if state else "another run"
     return BusyError(
         f"{store.location} is in use: {holder}",
-        next_step="wait for that run or stop it, then run the same command again; "
-        "`moveout status` shows how far it is",
+        next_step="wait for that run or stop it, then run the same command again; how far it is:"
+        f" moveout status {shlex.quote(store.location)}",
     )
 
 

@@ -264,18 +264,18 @@ class LocationRoom:
         if self._store.free_bytes() is not None:
             self._store.delete(layout.RESERVE)
 
-    def as_source_error(self, source: str, error: SourceError | NoSpaceError) -> SourceError:
+    def as_source_error(self, error: SourceError | NoSpaceError) -> SourceError:
         """Return why a source is not read any more. Where the location is full, note that, and release the reserve."""
         if isinstance(error, SourceError):
             return error
         self._full = self._full or error
         self.release()
-        return self._error(source, self._full)
+        return self._error(self._full)
 
-    def check(self, source: str) -> None:
-        """Raise ``LocationFullError`` where the location is full: ``source`` need not be begun."""
+    def check(self) -> None:
+        """Raise ``LocationFullError`` where the location is full: no source need be begun."""
         if self._full is not None:
-            raise self._error(source, self._full)
+            raise self._error(self._full)
 
     def seal_error(self, error: NoSpaceError, units: int) -> NoSpaceError:
         """Return why a bundle of so many units could not be sealed: the location is too small for it, for even what was
@@ -290,7 +290,7 @@ class LocationRoom:
         )
 
     @staticmethod
-    def _error(source: str, error: NoSpaceError) -> LocationFullError:
+    def _error(error: NoSpaceError) -> LocationFullError:
         return LocationFullError(
-            f"the location is full, so {source} was not read to its end: {error}", next_step=error.next_step
+            f"the location is full, so it was not read to its end: {error}", next_step=error.next_step
         )

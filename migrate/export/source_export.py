@@ -87,7 +87,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
     try:
         reading.read()
     except (SourceError, NoSpaceError) as exc:
-        reading.error = reading.error or run.room.as_source_error(source.name, exc)
+        reading.error = reading.error or run.room.as_source_error(exc)
     units, summary, error = reading.units, reading.summary, reading.error
     run.progress.end(stopped=error is not None)
     failures = list(units.failed) if units else []
@@ -138,7 +138,7 @@ class _SourceReading:
         run, name = self._run, self._source.name
         self._begin_snapshot()
         run.options.seal_time.check(name)
-        run.room.check(name)
+        run.room.check()
         run.room.keep(run.ledger.unit_count())
         most_units = lost_in_vain = 0
         patience_seconds = 0.0

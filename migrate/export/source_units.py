@@ -149,7 +149,7 @@ class SourceUnits:
                 try:
                     more = self._step()
                 except NoSpaceError as exc:
-                    self._stop(self._run.room.as_source_error(self._source, exc))
+                    self._stop(self._run.room.as_source_error(exc))
         units = ledger.totals(self._source).units
         if isinstance(self._error, SealTimeError) and self._plan.has_all and units == self._plan.totals.units:
             self._error = None  # what was under way when the time came was the rest
@@ -245,7 +245,7 @@ class SourceUnits:
             self._run.progress.count_gaps(failed_items(result.outcome))
             self._denied_in_a_row = 0
         elif isinstance(result, NoSpaceError):
-            self._stop(self._run.room.as_source_error(self._source, result))
+            self._stop(self._run.room.as_source_error(result))
         elif is_of_location(result):
             raise result
         elif isinstance(result, SourceUnreachableError | SealTimeError):

@@ -10,7 +10,14 @@ from exporters.api import Gap
 from exporters.discovery import Discovery, FoundSource
 from exporters.doctor import Examination, Finding, Fix
 from migrate.cli.common import rich_terminal
-from migrate.cli.common.source_summary import SummaryLine, SummaryRow, draw_gaps, draw_rows, draw_summary
+from migrate.cli.common.source_summary import (
+    SourceFailure,
+    SummaryLine,
+    SummaryRow,
+    draw_gaps,
+    draw_rows,
+    draw_summary,
+)
 from migrate.cli.common.terminal import Console, Heading, Text, plain
 from migrate.cli.custody.grant import RevokedGrants
 from migrate.cli.custody.grant_links import Linked
@@ -27,6 +34,7 @@ from migrate.custody.source_holds.source_hold import Standing
 from migrate.custody.tree import bundle_tree
 from migrate.discover.servers import ServerAnswer
 from migrate.doctor.run import Examinations, Examined
+from migrate.errors import UsageError
 from scripts.shelf import shelf
 from tests.cli.conftest import call
 from tests.tools.terminal import console_in_memory
@@ -209,6 +217,22 @@ def test_each_source_that_doctor_examined_is_a_line_on_a_narrow_terminal(width):
     lines = written.getvalue().splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["source", examined[0].name], lines
     assert (lines[2].strip(), lines[3].split()[0]) == ("", "location"), lines
+
+
+def test_a_reason_that_several_sources_have_is_printed_once():
+    lines = [
+        SourceFailure(name, f"s3://{name}", UsageError(why, next_step="mend it")).summary("not exported")
+        for name, why in (("a", "it is shut"), ("b", "it is shut"), ("c", "it is gone"))
+    ]
+    console, written = console_in_memory(80)
+    draw_summary(console, lines)
+    assert written.getvalue().splitlines()[1:] == [
+        "a       not exported: it is shut",
+        "        → mend it",
+        "b       not exported, for the same reason as a",
+        "c       not exported: it is gone",
+        "        → mend it",
+    ]
 
 
 def test_what_is_wrong_with_a_whole_server_is_printed_once():

@@ -165,7 +165,7 @@ def test_a_location_without_room_for_the_plan_is_full(store):
     plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), prefix=layout.plan_summary("app")))
     faulty = Faulty(store, plan)
     options = {"open_unit_store": lambda token: tokens.append(token) or faulty}
-    with pytest.raises(NoSpaceError, match="the location is full, so app was not read to its end: no room"):
+    with pytest.raises(NoSpaceError, match="the location is full, so it was not read to its end: no room"):
         go(faulty, Numbers(on_export=lambda _: tokens[0].wait(60)), **options)
     assert go(store, Numbers()).complete
 

@@ -156,8 +156,9 @@ def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
 
 def draw_rows(console: Console, rows: Sequence[SummaryRow]) -> None:
     """Print rows, the first of which has the titles. The last column may be of any width; on a terminal it is
-    wrapped.
+    wrapped. A reason that several have is printed once.
     """
+    first: dict[str, str] = {}
     columns = list(zip(*(row.cells for row in rows), strict=True))
     widths = [max(len(plain(cell)) for cell in column) for column in columns[:-1]]
     for number, row in enumerate(rows):
@@ -165,10 +166,14 @@ def draw_rows(console: Console, rows: Sequence[SummaryRow]) -> None:
         style = "dim" if number == 0 else "yellow" if row.next_step else ""
         before = "".join(f"{cell}  " for cell in padded)
         text = console.errors.behind(row.cells[-1], row.error)
-        for line in lines_behind(console, before, plain(text), widths[0] + 2):
-            console.print(Text(line, style))
         is_of_error = row.error is not None and row.next_step == row.error.next_step
         next_step = console.errors.next_step(row.error) if row.error and is_of_error else row.next_step
+        if row.error and is_of_error and next_step and not row.error.causes:
+            before_it = first.setdefault(row.error.explanation, row.cells[0])
+            if before_it != row.cells[0]:
+                text, next_step = f"{row.cells[-1]}, for the same reason as {before_it}", ""
+        for line in lines_behind(console, before, plain(text), widths[0] + 2):
+            console.print(Text(line, style))
         if next_step:
             console.print(Text(f"{' ' * widths[0]}  → {plain(next_step)}"))
 
