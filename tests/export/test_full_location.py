@@ -31,7 +31,7 @@ def test_finished_sources_are_sealed_and_the_same_command_goes_on(tiny_disk, tmp
     assert "the location is full" in lines["large"]["happened"]
     assert "make room there" in lines["last"]["next_step"]
     status = " ".join(call("status", tiny_disk / "bundle").out.split())
-    assert status.count("the location is full, so it was not read to its end") == 1
+    assert status.count("the location is full, so it was not read to its end") == 2, "of large, and of last"
     checked = call("verify", tiny_disk / "bundle", "--level", "full")
     assert (checked.code, "INCOMPLETE" in checked.out) == (3, True), checked
     restored = call("restore", tiny_disk / "bundle", f"first=sqlite://{tmp_path}/new.db")
