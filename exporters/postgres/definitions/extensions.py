@@ -107,6 +107,8 @@ def read_extensions(connection: psycopg.Connection[Any], *, definitions: bool) -
     rows = fetch(connection, _DEFINITIONS, {}) if definitions else []
     definition_rows = {(row["type"], row["identity"]): row for row in rows}
     for row in fetch(connection, _MEMBERS):
+        if row["type"] == "type" and row["identity"].endswith("[]"):
+            continue  # of version 18; it comes with the type that it is an array of
         member = {name: value for name, value in row.items() if name != "extension" and value is not None}
         if (definition_row := definition_rows.get((row["type"], row["identity"]))) is not None:
             member |= {"owner": definition_row["owner"], "definition": definition_row["definition"]}

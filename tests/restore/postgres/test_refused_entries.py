@@ -1,7 +1,10 @@
 """What a destination refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
+import psycopg
+
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.optional_clauses import as_before_18, parse_statement
+from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import differences, read_bundle, restore_from
 
@@ -248,3 +251,19 @@ ALTER TABLE public.t OWNER TO someone;
 def test_a_column_that_another_table_has_is_set_not_null_where_the_server_has_no_such_element():
     entry, names = as_before_18(DumpEntry(0, "TABLE", "t", "public", HEIR))
     assert (entry.sql, names) == (HEIR_BEFORE_18, [])
+
+
+def test_a_comment_on_a_constraint_that_has_no_name_here_is_left_out_by_name(postgres):
+    """NOT NULL is a constraint from version 18 on only."""
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t (a int NOT NULL)")
+    entries = [
+        DumpEntry(
+            0, "COMMENT", "CONSTRAINT there ON t", "public", b"COMMENT ON CONSTRAINT there ON t IS 'x';"
+        ),
+        DumpEntry(1, "COMMENT", "TABLE gone", "public", b"COMMENT ON TABLE gone IS 'x';"),
+    ]
+    with psycopg.connect(url, password=postgres.password) as connection:
+        maker = EntryMaker(connection, alone=True, privileged=True, orders={})
+        lines = maker.make(entries)
+    assert [line.partition(": ")[0] for line in lines] == ["COMMENT public.CONSTRAINT there ON t"]

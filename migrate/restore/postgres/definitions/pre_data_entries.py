@@ -286,9 +286,15 @@ class EntryMaker:
 
 
 def _is_about_nothing(refusal: Refusal) -> bool:
-    """Tell whether an entry describes an object that is missing, and not one whose privileges a missing role has."""
+    """Tell whether an entry describes an object that is missing, and not one whose privileges a missing role has. A
+    NOT NULL has no name before version 18, and nothing else says that a comment on it is lost.
+    """
     is_absent = isinstance(refusal.error, _ABSENT) and refusal.error.diag.source_file != _OF_ROLES
-    return refusal.entry.kind in _UNIMPORTANT and is_absent
+    is_of_constraint = (
+        refusal.entry.name.startswith("CONSTRAINT ") and " ON DOMAIN " not in refusal.entry.name
+    )
+    is_unnamed = is_of_constraint and isinstance(refusal.error, psycopg.errors.UndefinedObject)
+    return refusal.entry.kind in _UNIMPORTANT and is_absent and not is_unnamed
 
 
 def _kept(clause: Clause) -> str:
