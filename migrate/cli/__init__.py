@@ -101,17 +101,11 @@ Exit codes:
   5  unreachable, or busy
 
 \b
-Environment:
-  MOVEOUT_KEY, MOVEOUT_PASSPHRASE    the key to sign with, and its passphrase
-  AWS_PROFILE, AWS_ACCESS_KEY_ID, …  for buckets, as AWS's tools read them
-  PGPASSWORD, PGPASSFILE, …          for PostgreSQL, as psql reads them
-  MYSQL_PWD                          for MySQL and MariaDB
-  TMPDIR                             for long values and SQLite copies
-  NO_COLOR                           no colours
-
-\b
-moveout help COMMAND explains one command.
-After any failure, repeat the same command: it continues."""
+Begin with moveout init: it asks what leaves, and writes moveout.toml. Then
+moveout doctor says what would go wrong, and moveout run does the whole move.
+Passwords come from PGPASSWORD or ~/.pgpass, MYSQL_PWD or ~/.my.cnf, and AWS
+profiles. After any failure, repeat the same command: it continues.
+moveout help COMMAND explains one command."""
 
 
 _UsageError: Any = typer.BadParameter.__base__

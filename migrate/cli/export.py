@@ -359,9 +359,11 @@ def _store_opener(
 
 
 def _unlisted(case: Case | None, stays: LeftBehind | None) -> Sequence[str]:
+    if case is None:
+        return ()
     from migrate.discover.left_behind import unlisted_servers  # noqa: PLC0415  for a case
 
-    return unlisted_servers(case, stays) if case else ()
+    return unlisted_servers(case, stays)
 
 
 def _with_case(

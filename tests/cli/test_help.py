@@ -221,10 +221,11 @@ def test_an_option_that_looks_like_none_is_not_guessed():
     assert "Did you mean '--workers'?" in call("export", "--worker", "3").err
 
 
-def test_help_has_sections_exit_codes_and_variables():
+def test_help_has_sections_and_exit_codes_and_its_last_screen_says_how_to_begin():
     text = call("--help").out
     titles = re.findall(r"^ *(\S.*):$", text, re.MULTILINE)
-    assert titles == ["Options", *SECTIONS, "Exit codes", "Environment"]
+    assert titles == ["Options", *SECTIONS, "Exit codes"]
+    assert "Begin with moveout init" in "\n".join(text.splitlines()[-20:])
     codes = {
         int(code)
         for code in re.findall(r"(?:^    |  )(\d+)  ", text.partition("Exit codes:")[2], re.MULTILINE)
