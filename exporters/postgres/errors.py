@@ -30,7 +30,7 @@ _LOGIN_STEP = (
 _OTHER_PROTOCOL = "invalid response to SSL negotiation"
 _OTHER_SERVER_STEP = "a server that is no PostgreSQL listens there: check the port"
 _GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"
-_CONNECT_STEP = "as its owner: GRANT CONNECT ON DATABASE … TO the role"
+_CONNECT_STEP = "grant the role CONNECT on this database, as its owner or a superuser"
 LOCKS_STEP = (
     "raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy"
 )

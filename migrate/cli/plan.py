@@ -261,7 +261,7 @@ def _draw_warnings(console: Console, warnings: Mapping[str, Sequence[str]]) -> N
     names: dict[str, list[str]] = {}
     for name, texts in warnings.items():
         for text in dict.fromkeys(texts):
-            names.setdefault(text.removeprefix(f"{name}: "), []).append(name)
+            names.setdefault(text.removeprefix(f"{name.removeprefix('→ ')}: "), []).append(name)
     for text, named in list(names.items())[:_SHOWN_WARNINGS]:
         label = f"{list_words(named, _SHOWN_NAMES)}: "
         console.print(Text.assemble(("! ", "yellow"), (label, "bold"), text))
@@ -354,16 +354,21 @@ def _draw_room(console: Console, room: BundleRoom) -> None:
 
 def _draw_stages(console: Console, shown: Forecast, stages: Sequence[StageForecast]) -> None:
     """Print the stages as a table. Where there is little room, what the times come from is below it."""
+    has_sources = any(stage.source for stage in stages)
+    columns: dict[str, JustifyMethod] = (
+        {"stage": "left", "source": "left"} if has_sources else {"stage": "left"}
+    )
 
     def row(words: str | Text, source: str, seconds: Interval, why: str) -> _Row:
-        return words, Text(source), duration_words(seconds.p50), duration_words(seconds.p90), why
+        named = [Text(source)] if has_sources else []
+        return words, *named, duration_words(seconds.p50), duration_words(seconds.p90), why
 
     whole = [row(Text("all has left", "bold"), "", shown.leaves, "if started now")]
     if shown.ends != shown.leaves:
         whole.append(row(Text("all is done", "bold"), "", shown.ends, ""))
     _draw_table(
         console,
-        {"stage": "left", "source": "left", "P50": "right", "P90": "right", "basis": "left"},
+        columns | {"P50": "right", "P90": "right", "basis": "left"},
         {"basis"},
         [row(stage.stage, stage.source or "all", stage.seconds, stage.why) for stage in stages],
         whole,

@@ -205,16 +205,20 @@ def _with_restored(examined: Sequence[Examined], locations: Iterable[Endpoint]) 
     """
     if not any(map(_is_occupied, examined)):
         return list(examined)
-    from migrate.restore.restore_records import read_restore_records  # noqa: PLC0415  it imports Arrow
+    from migrate.restore.restore_records import IN_PART, read_restore_records  # noqa: PLC0415  it imports Arrow
 
     stores: list[Store] = []
     for endpoint in locations:
         with suppress(MoveoutError):  # its own examination says it
             stores += open_location(endpoint.url, secrets=endpoint.reveal()), local_store(endpoint.url)
     records = read_restore_records(stores)
-    up = {(record.source, record.destination) for record in records if record.is_up}
+    filled = {
+        (record.source, record.destination)
+        for record in records
+        if record.is_up or (record.result == IN_PART and not record.only)
+    }
     return [
-        _restored(entry) if _is_occupied(entry) and (entry.name, entry.url) in up else entry
+        _restored(entry) if _is_occupied(entry) and (entry.name, entry.url) in filled else entry
         for entry in examined
     ]
 

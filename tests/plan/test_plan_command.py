@@ -5,13 +5,18 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
+from exporters.doctor import Examination, Finding
+from migrate.case.model import Endpoint
 from migrate.cli.common.terminal import Console
-from migrate.cli.plan import Alternative, _draw_alternative, _draw_sources, draw_forecast
+from migrate.cli.plan import Alternative, _draw_alternative, _draw_sources, _draw_warnings, draw_forecast
+from migrate.doctor.run import Examined, with_locations
 from migrate.errors import NoSpaceError
 from migrate.plan import measure_location
 from migrate.plan.forecast import Forecast, Interval, StageForecast
 from migrate.plan.what_if import Needed, WhatIf
+from migrate.restore.restore_records import RestoreRecord, RestoreRecords
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.plan.plans import source
@@ -94,6 +99,10 @@ def test_tables_fit_the_terminal_and_break_no_number(width):
     for number in ("3 min 20 s", "1 h 6 min", "5 min 0 s", "1 h 23 min", "123 MB"):
         assert any(number in line for line in lines), written.getvalue()
     assert why in " ".join(written.getvalue().split())
+    console, written = console_in_memory(width)
+    draw_forecast(console, replace(shown, whole_stages=[replace(stages[0], source="")]), detailed=False)
+    _draw_warnings(console, {"→ b": ["b: it is full"]})
+    assert (" source " in written.getvalue(), "! → b: it is full" in written.getvalue()) == (False, True)
 
 
 def test_other_means_that_make_no_sense_are_a_mistake(databases):
@@ -119,3 +128,16 @@ def test_a_full_location_is_as_it_was_after_it_was_tried(tiny_disk):
         with pytest.raises(NoSpaceError):
             measure_location(open_location(f"{tiny_disk}/{number}"))
     assert [path for path in tiny_disk.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(("result", "severity"), [("yes", "info"), ("in part", "info"), ("no", "blocks")])
+def test_what_an_earlier_restore_filled_also_in_part_is_not_said_to_be_refused(tmp_path, result, severity):
+    url = "postgresql://me@new/app"
+    store = open_location(str(tmp_path))
+    RestoreRecords([lambda: store]).write(
+        RestoreRecord("b", "app", url, "2026-11-28T00:00:00+00:00", result, "restored, without: a table")
+    )
+    occupied = Finding("blocks", "contents", "app", "it is not empty", "A restore refuses it.")
+    examined = Examined("destination", "app", url, Examination({}, [occupied]))
+    [entry] = with_locations([examined], {"app": Endpoint(url)}, [Endpoint(str(tmp_path))])
+    assert [finding.severity for finding in entry.examination.findings] == [severity]
