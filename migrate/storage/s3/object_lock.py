@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import unquote_plus
 
 import botocore.exceptions as boto_errors
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.object_lock import FileVersion, Lock, Mode
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import not_empty, translate
+from migrate.storage.s3.http.client import HttpClient
+from migrate.storage.s3.http.concurrent_requests import Requests
+from migrate.storage.s3.listing.pages import Pages
 
 T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
@@ -23,7 +26,6 @@ _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfigurati
 _LOOKS = {"get_object_retention", "get_object_legal_hold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
 _NO_FILE = "moveout-no-such-file"
-_TELLING = {*_LOOKS, "list_object_versions"}
 _HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
@@ -34,8 +36,10 @@ class S3ObjectLock:
     def __init__(self, s3_location: client.S3Location, note: Note | None = None) -> None:
         self._prefix = s3_location.folder
         self._bucket = s3_location.bucket
-        self._client = client.client(s3_location)
+        http = HttpClient.of(s3_location)
+        self._client = http.boto
         self.location = s3_location.url
+        self._listing = Pages(Requests(http, CancellationToken(), note=note), self.location)
         self._retry = RetryPolicy(
             RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS), RetryServer(note=note)
         )
@@ -95,27 +99,20 @@ class S3ObjectLock:
 
     def versions(self) -> Iterator[FileVersion]:
         """See ``ObjectLock.versions``; one page in memory."""
-        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix, "EncodingType": "url"}
-        while True:
-            page = self._call("", "list_object_versions", **request)
-            decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
-            rows = [
-                FileVersion(
-                    decode(row["Key"])[len(self._prefix) :],
-                    row["VersionId"],
-                    int(row.get("Size", 0)),
-                    bool(row["IsLatest"]),
-                    is_marker=kind == "DeleteMarkers",
+        skip = len(self._prefix)
+        for page in self._listing.versions(self._prefix):
+            for row in page.rows():
+                is_marker = row.is_delete_marker
+                yield FileVersion(
+                    row.key[skip:], row.version_id, row.size_bytes, row.is_latest, is_marker=is_marker
                 )
-                for kind in ("Versions", "DeleteMarkers")
-                for row in page.get(kind, ())
-            ]
-            yield from sorted(rows, key=lambda row: (row.key, not row.is_latest))
-            if not page.get("IsTruncated"):
-                return
-            request["KeyMarker"] = decode(page["NextKeyMarker"])
-            if page.get("NextVersionIdMarker"):
-                request["VersionIdMarker"] = page["NextVersionIdMarker"]
+        if self._listing.not_utf_8:
+            key = min(self._listing.not_utf_8)
+            raise MoveoutError(
+                f"{key} lies there, percent-encoded here: it is not UTF-8, so it can be neither held nor erased",
+                about=self.location,
+                next_step="remove it by another program, or name another prefix",
+            )
 
     def lock(self, version: FileVersion) -> Lock:
         """See ``ObjectLock.lock``."""
@@ -191,7 +188,7 @@ class S3ObjectLock:
                 translated_error = translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
                 raise NotAllowedError(str(translated_error), next_step=_HELD) from exc
             raise translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
-        if operation in _TELLING:
+        if operation in _LOOKS:
             not_empty(response, f"s3://{self._bucket}/{self._prefix}{key}")
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         self._server = headers.get("server", "")

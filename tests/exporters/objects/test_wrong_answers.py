@@ -29,6 +29,7 @@ from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.http.read_responses import read_request
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata import bucket_configuration
+from migrate.storage.s3.object_lock import S3ObjectLock
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
 from tests.exporters.objects.conftest import OddShop, asks, bodies_of, reads, take_out, upload
@@ -527,3 +528,25 @@ def test_keys_that_are_skipped_between_two_pages_are_noticed(
     assert not reader.info.complete
     overlooked = {5: {"05", "11"}, 3: {"03", "07", "11"}}
     assert {loss.item for _, loss in reader.losses() if loss.property == "object"} == overlooked[most_keys]
+
+
+def test_what_is_held_or_erased_is_listed_by_the_same_rules(paged: OddShop) -> None:
+    """A marker of a version that only one page had named went along with all later ones, and skipped versions."""
+    keys, asked_markers = paged.shop.keys(), []
+
+    def answer(asked: Asked) -> Answer | None:
+        if "versions" not in asked.query:
+            return None
+        [start] = asked.query.get("key-marker", [""])
+        asked_markers.append((start, *asked.query.get("version-id-marker", [])))
+        page = OwnPages([key for key in keys if key > start], step=0).page(asked)
+        marker = b"<NextVersionIdMarker>0</NextVersionIdMarker>" if not start else b""
+        last = keys[keys.index(start) + 5 if start else 4] if len(asked_markers) < 3 else ""
+        body = re.sub(rb"<Next.*?>.*?</Next.*?>", b"", page.body)
+        following = b"<NextKeyMarker>%b</NextKeyMarker>%b" % (last.encode(), marker)
+        return replace(page, body=body.replace(b"</IsTruncated>", b"</IsTruncated>" + following, 1))
+
+    paged.proxy.answer = answer
+    versions = S3ObjectLock(paged.bucket().s3_location).versions()
+    assert [version.key for version in versions] == keys
+    assert asked_markers == [("",), ("04", "0"), ("09",)]
