@@ -40,7 +40,6 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
     NotEqualError,
-    UnreachableError,
     UsageError,
 )
 from migrate.follow.all_cutovers import AllCutovers
@@ -181,20 +180,35 @@ def _draw_bucket(console: Console, bucket: ProvenBucket) -> None:
 
 
 class TakenBack(Struct, frozen=True):
-    """A cutover that was undone. ``written``: by source the tables of the new side that were written to since."""
+    """A cutover that was undone. ``written``: by source the tables of the new side that were written to since.
+    ``still_held``: why some old databases could not be released; then the switch is not undone yet.
+    """
 
     switched_at: str
     written: Mapping[str, Sequence[Finding]]
     undone: Sequence[str]
     notes: Sequence[str] = ()
-    exit_code: int = OK
+    still_held: Mapping[str, MoveoutError] = {}
+    hints: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Return the code of why a database is still held; 3 where something could not be read."""
+        for error in self.still_held.values():
+            return error.exit_code
+        return IncompleteError.exit_code if self.notes else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return what was written at the new side since, and what was undone."""
         written = {
             name: [as_dict(finding) for finding in findings] for name, findings in self.written.items()
         }
-        return {"switched_at": self.switched_at, "written_since": written, "undone": [*self.undone]}
+        return {
+            "switched_at": self.switched_at,
+            "written_since": written,
+            "undone": [*self.undone],
+            "still_held": {name: str(error) for name, error in self.still_held.items()},
+        }
 
     def draw(self, console: Console) -> None:
         """Print both."""
@@ -208,9 +222,16 @@ class TakenBack(Struct, frozen=True):
                 draw_findings(console, findings)
             else:
                 console.print(f"{name}: nothing was written at the new side since {self.switched_at}")
-        for note in self.notes:
+        for note in (*self.notes, *self.hints):
             console.print(Text(f"! {note}", style="yellow"))
-        console.print("The old side may be written to again")
+        for name, error in self.still_held.items():
+            console.print(Text(f"! {name} is STILL HELD: {error}", style="bold red"))
+        if self.still_held:
+            console.print(
+                "→ the same command again, once that is mended; the other old databases are released"
+            )
+        else:
+            console.print("The old side may be written to again")
 
 
 @verb(
@@ -434,8 +455,8 @@ def _tell_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRe
 
 
 def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -> TakenBack:
-    """Release the old side, and say what the new one has since. Raises ``UnreachableError`` where an old database does
-    not answer; the others are released then.
+    """Release the old side, and say what the new one has since. Where an old database cannot be released, this is done
+    for the others, and the record of the switch stays. Raises why, where that is so of all.
     """
     store, followed = _followed(session, case)
     record = read_record(store)
@@ -444,28 +465,32 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
             "nothing was switched, and nothing is held", next_step="moveout cutover --hold switches"
         )
     with session.waiting_for_silent(*endpoints_of(followed), may_end=False, is_limited=lambda: True):
-        undone = _release(followed, file)
-        written, notes = _written_since(session, followed, record)
+        undone, still_held = _release(followed, file)
+        released = [source for source in followed if source.name not in still_held]
+        written, notes = _written_since(session, released, record)
+    if still_held:
+        return TakenBack(record.switched_at if record else "", written, undone, notes, still_held)
     details = {
         "at": record.switched_at if record else "",
         "written": {name: [str(finding) for finding in findings] for name, findings in written.items()},
     }
     note = record_if_allowed(store, signers, "switched back", details, once=record is not None)
     remove_record(store)
-    exit_code = IncompleteError.exit_code if notes else OK
-    notes += [note] if note else []
+    hints = [note] if note else []
     if record and record.buckets:
         names = ", ".join(bucket.name for bucket in record.buckets)
-        notes.append(f"what the new side of {names} has since: moveout sync {case.option} --dry-run names it")
-    return TakenBack(record.switched_at if record else "", written, undone, notes, exit_code)
+        hints.append(f"what the new side of {names} has since: moveout sync {case.option} --dry-run names it")
+    return TakenBack(record.switched_at if record else "", written, undone, notes, hints=hints)
 
 
-def _release(followed: Sequence[SwitchedSource], file: Path) -> list[str]:
-    """Release the old databases, each by itself, and say what was done. Raises the first error once all were tried."""
+def _release(followed: Sequence[SwitchedSource], file: Path) -> tuple[list[str], dict[str, MoveoutError]]:
+    """Release the old databases, each by itself; return what was done, and why others are still held. Raises the first
+    error where all are.
+    """
     known = undo_file.read(file)
     held = [source for source in followed if known is not None and source.name in known.sources]
     undone: list[str] = []
-    errors: list[MoveoutError] = []
+    still_held: dict[str, MoveoutError] = {}
     for source in held:
         try:
             with open_holds([source]) as holds:
@@ -473,11 +498,11 @@ def _release(followed: Sequence[SwitchedSource], file: Path) -> list[str]:
                 assert left is not None, "this source is still in it"
                 undone += [change.undo_says for _, change in source_hold.undoable(holds, left, force=False)]
                 source_hold.take_back(file, holds, left, force=False)
-        except UnreachableError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return undone
+        except MoveoutError as error:
+            still_held[source.name] = error
+    if still_held and len(still_held) == len(followed):
+        raise next(iter(still_held.values()))
+    return undone, still_held
 
 
 def _written_since(

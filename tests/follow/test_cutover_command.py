@@ -23,6 +23,7 @@ from migrate.cli.common.terminal import Console
 from migrate.cli.cutover import Switched, TakenBack
 from migrate.cli.moves.cutover_buckets import CutoverBuckets
 from migrate.custody.log import custody_log
+from migrate.custody.source_holds import source_hold
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow.all_cutovers import AllCutovers
 from migrate.follow.cutover import RECORD, CutoverRecord, ProvenBucket, ProvenSource, write_record
@@ -110,6 +111,40 @@ def test_what_is_held_is_released_by_undo_which_names_what_was_written_since(mov
     assert not Path("bundle", RECORD).exists()
     nothing = call(*CUTOVER, "--undo")
     assert (nothing.code, "nothing was switched, and nothing is held" in nothing.err) == (2, True)
+
+
+@pytest.mark.usefixtures("move")
+def test_an_old_database_that_is_dead_does_not_keep_others_from_going_back(tmp_path, monkeypatch):
+    """What runs by itself at their new sides stops, too."""
+    for side in ("old", "new"):
+        shutil.copy(f"{side}.db", f"{side}_2.db")
+    more = "".join(
+        f'[[{kind}]]\n{name} = "{value}"\nurl = "{sqlite.url_of(tmp_path / file)}"\n'
+        for kind, name, value, file in (
+            ("source", "name", "two", "old_2.db"),
+            ("destination", "source", "two", "new_2.db"),
+        )
+    )
+    Path("moveout.toml").write_text(Path("moveout.toml").read_text() + more)
+    write_delta(open_location("bundle"), DeltaRecord("two", "no log"))
+    assert call(*HOLD).code == 0
+    open_hold, stopped = source_hold.open_hold, []
+
+    def open_or_fail(endpoint, request):
+        if endpoint.url.endswith("old.db"):
+            raise UnreachableError("old.db is dead")
+        return open_hold(endpoint, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source_hold, "open_hold", open_or_fail)
+        patch.setattr(DeltaSource, "deactivate", lambda source: stopped.append(source.name))
+        undone = call(*CUTOVER, "--undo")
+    assert (undone.code, stopped, mode("old"), mode("old_2")) == (5, ["two"], "444", "644"), undone
+    assert "! app is STILL HELD: old.db is dead" in undone.out
+    assert "two: nothing was written at the new side since" in undone.out
+    assert Path("bundle", RECORD).exists()
+    assert shown(*CUTOVER, "--undo").endswith("The old side may be written to again")
+    assert (mode("old"), Path("bundle", RECORD).exists()) == ("644", False)
 
 
 @pytest.mark.usefixtures("move")

@@ -5,15 +5,18 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
+from migrate.case.model import Case, Endpoint
 from migrate.changes.delta_record import DeltaRecord
 from migrate.cli import follow
 from migrate.cli.follow import Followed, _is_news
+from migrate.cli.moves.followed_move import FollowedMove
 from migrate.errors import BusyError
 from migrate.follow.delta import DeltaState
 from migrate.follow.followed import recorded_bases
@@ -53,6 +56,12 @@ def test_what_a_delta_pass_cannot_change_is_named_with_who_can():
     (line,) = Followed("bundle", [DeltaState("app", record, passes=1)], 1.0).summary()
     assert line.happened == "not made equal: a: it keeps the history of its rows, b: no columns"
     assert line.next_step.startswith("moveout cutover brings over histories, ")
+
+
+def test_a_move_without_a_destination_does_not_look_for_its_switch():
+    case = Case("app", None, {"app": Endpoint("sqlite:///app.db")}, None, None, {})
+    move = FollowedMove(SimpleNamespace(), Endpoint("s3://away"), case, keeps_following=False)
+    assert (move.record, move.names, move.ahead()) == (None, [], set())
 
 
 def test_a_followed_database_comes_up_with_what_was_written_since(move):

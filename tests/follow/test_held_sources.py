@@ -142,12 +142,15 @@ def test_after_an_error_each_is_released_as_soon_as_it_answers(held, sources, mo
 def test_an_undo_releases_each_that_answers_and_the_others_when_it_is_repeated(held, sources, monkeypatch):
     held.place()
     opened_holds(monkeypatch, "away")
-    with pytest.raises(UnreachableError, match="away"):
-        _release(sources, held.file)
+    undone, still_held = _release(sources, held.file)
+    assert (len(undone), list(still_held)) == (1, ["first"])
     assert (modes(held), list(undo_file.read(held.file).sources)) == (["444", "644"], ["first"])
-    assert len(_release(sources, held.file)) == 1
+    opened_holds(monkeypatch, "away")
+    with pytest.raises(UnreachableError, match="away"):
+        _release(sources[:1], held.file)
+    assert len(_release(sources, held.file)[0]) == 1
     assert (modes(held), held.file.exists()) == (["644", "644"], False)
-    assert _release(sources, held.file) == []
+    assert _release(sources, held.file) == ([], {})
 
 
 def test_nothing_is_opened_where_nothing_was_held(held, sources, monkeypatch):

@@ -54,6 +54,11 @@ from exporters.touched_rows import TouchedRows
 _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
+_SPATIAL = """
+SELECT DISTINCT TABLE_NAME FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = DATABASE() AND INDEX_TYPE = 'SPATIAL'
+"""
+_SPATIAL_ONLY = "it has no primary key, and MariaDB does not find the rows of a log by a SPATIAL key"
 _ACTING_KEYS = """
 SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA = CONSTRAINT_SCHEMA
 FROM information_schema.REFERENTIAL_CONSTRAINTS
@@ -170,7 +175,8 @@ class MysqlChangeLog:
         label = ".".join(filter(None, (schema, name)))
         if name in log["apart"]:
             raise SourceUsageError(
-                f"{label} cannot be followed: it had no transactions at the time of the export",
+                f"{label} cannot be followed: at the time of the export it had no transactions, or no key but a"
+                " SPATIAL one",
                 next_step="nothing has to be done: the cutover reads it again",
             )
         with open_snapshot(self._address, workers=1, log=self) as (session, tables):
@@ -311,23 +317,29 @@ class MysqlChangeLog:
     def _base(
         self, control: Connection, tables: Sequence[MysqlTable], sequences: Sequence[str], lock: str
     ) -> ChangeBase:
-        apart = [table for table in tables if not table.transactional]
+        spatial = {str(name) for (name,) in control.rows(_SPATIAL)} if control.is_mariadb else set()
+        apart = [
+            (table, _SPATIAL_ONLY if table.transactional else f"{table.engine} has no transactions")
+            for table in tables
+            if not table.transactional or (table.name in spatial and not table.key)
+        ]
         log = {
             "server": server_identity(control),
             "database": str(control.value("SELECT DATABASE()")),
             "folds": control.variable("lower_case_table_names") != "0",
             "stem": self._files.stem,
             "position": self._files.end,
-            "apart": [*(table.name for table in apart), *sequences],
+            "apart": [*(table.name for table, _ in apart), *sequences],
             "prepared": _prepared(control),
         }
         not_followed = [
             NotFollowed(
                 table.name,
-                f"{table.engine} has no transactions",
-                f"ALTER TABLE {quote_name(self._address.database)}.{table.label} ENGINE = InnoDB;",
+                reason,
+                f"ALTER TABLE {quote_name(self._address.database)}.{table.label}"
+                f" {'ADD PRIMARY KEY (…)' if table.transactional else 'ENGINE = InnoDB'};",
             )
-            for table in apart
+            for table, reason in apart
             if not table.elsewhere
         ]
         return ChangeBase(self._name, self._files.end, lock, log, not_followed)

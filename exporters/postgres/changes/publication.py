@@ -29,6 +29,10 @@ _LOCK_SECONDS, _PATIENCE_SECONDS = 0.5, 60.0
 """So long a lock is waited for at once, while others wait behind it, and in all."""
 _GENERATED_VERSION, _ROOT_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 130000, 180000
 _REFUSES = "once published, it refuses UPDATE and DELETE"
+_HASHED_ENUM = (
+    "it is partitioned by the hash of an enum, which differs between databases: no cutover can switch it",
+    "-- export this database without follow, while nobody writes to it, and restore that",
+)
 _OTHER_KEY = "moveout cutover then reads it again. Or make a key without such columns its replica identity"
 _ALTERED = "it was altered since the base, so it sends other changes, or others of their columns"
 _IN_PART = "only some of its rows or columns are published since the base"
@@ -43,7 +47,11 @@ SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND {stored})
     AS has_generated_key,
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {stored}) AS has_stored,
-  EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {virtual}) AS has_virtual
+  EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {virtual}) AS has_virtual,
+  EXISTS (SELECT FROM pg_partition_ancestors(c.oid::regclass) up JOIN pg_partitioned_table h ON h.partrelid = up.relid
+    JOIN pg_attribute a ON a.attrelid = h.partrelid AND a.attnum = ANY (h.partattrs::int2[])
+    JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type inner_t ON inner_t.oid IN (t.typbasetype, t.typelem)
+    WHERE h.partstrat = 'h' AND 'e' IN (t.typtype, inner_t.typtype)) AS is_hashed_enum
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
   AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
@@ -157,6 +165,8 @@ def _obstacle(
     if not identity["owned"]:
         owner, role = quote_name(identity["owner"]), quote_name(identity["role"])
         return f"only its owner {owner} may publish it", f"GRANT {owner} TO {role};"
+    if identity["is_hashed_enum"]:
+        return _HASHED_ENUM
     can_send = version >= _PUBLISHED_GENERATED_VERSION
     return _unidentified(table.label, identity, version, sends_generated=can_send)
 

@@ -43,8 +43,9 @@ class FollowedMove:
         self.names: Sequence[str] = [name for name in followable(asked) if name in case.destinations]
         """The sources that are to be followed, and those that were switched."""
         self.record: CutoverRecord | None = None
-        with suppress(MoveoutError):  # the step that needs the location says so
-            self.record = read_record(self._store())
+        if case.destinations:  # else nothing can have been switched
+            with suppress(MoveoutError):  # the step that needs the location says so
+                self.record = read_record(self._store())
         if self.record is not None:
             switched = {source.name for source in self.record.sources}
             switched |= {bucket.name for bucket in self.record.buckets}
@@ -54,6 +55,8 @@ class FollowedMove:
         """Return the sources whose destinations have changes since the snapshot: the bundle is no measure for them."""
         if self.record is not None:
             return set(self.names)
+        if not self._case.destinations:
+            return set()
         ahead = set[str]()
         with suppress(MoveoutError):  # there is no location yet
             ahead |= self._passed()

@@ -24,7 +24,8 @@ from tests.tools.waiting import eventually
 
 SCRIPT = """
 CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT); CREATE TABLE plain (id INT) ENGINE=MyISAM;
-CREATE SEQUENCE numbers;
+CREATE SEQUENCE numbers; CREATE TABLE places (at POINT NOT NULL, n INT, SPATIAL KEY (at));
+  INSERT INTO places VALUES (POINT(1, 2), 1);
 """
 SERVER_ID = 1
 CHANGE, COMMIT = MessageKind.CHANGE, MessageKind.COMMIT
@@ -54,10 +55,12 @@ def test_transactions_of_one_database_arrive_over_files_and_sessions(url, follow
     log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
     with log.open_base() as base:
         assert base.snapshot == "global read lock"
-    assert [table.name for table in base.not_followed] == ["plain"]
+    assert [table.name for table in base.not_followed] == ["places", "plain"]
     other = followed_mariadb.database()
     run_sql(other, "CREATE TABLE t (id INT); INSERT INTO t VALUES (1)")
-    run_sql(url, "INSERT INTO plain VALUES (1); SELECT NEXTVAL(numbers); ANALYZE TABLE t")
+    run_sql(
+        url, "INSERT INTO plain VALUES (1); UPDATE places SET n = 2; SELECT NEXTVAL(numbers); ANALYZE TABLE t"
+    )
     assert shown(received(log, base, base.position)[0]) == []
     with open_database(url) as session, session.cursor() as cursor:
         for statement in ("BEGIN", "INSERT INTO t VALUES (1, 'a')", "UPDATE t SET v = 'b'"):

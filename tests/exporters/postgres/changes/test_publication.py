@@ -73,3 +73,23 @@ def test_a_table_that_is_emptied_at_that_moment_is_followed(url):
         assert not base.not_followed
     finally:
         log.drop(base.log)
+
+
+def test_a_table_that_no_other_database_partitions_alike_is_named(postgres):
+    """The hash of an enum is that of a number which each database gives it."""
+    url = postgres.database()
+    run_sql(
+        url,
+        "CREATE TYPE mood AS ENUM ('a'); CREATE DOMAIN mild AS mood;"
+        "CREATE TABLE t (m mild, n int, PRIMARY KEY (m, n)) PARTITION BY HASH (n, m);"
+        "CREATE TABLE t_0 PARTITION OF t FOR VALUES WITH (MODULUS 1, REMAINDER 0) PARTITION BY LIST (n);"
+        "CREATE TABLE t_1 PARTITION OF t_0 DEFAULT;"
+        "CREATE TABLE u (m mood, n int PRIMARY KEY) PARTITION BY HASH (n);"
+        "CREATE TABLE u_0 PARTITION OF u FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+    )
+    log = open_change_log(url, {}, "hashed")
+    with log.open_base() as base:
+        pass
+    log.drop(base.log)
+    assert [table.name for table in base.not_followed] == ['"public"."t_1"']
+    assert "without follow" in base.not_followed[0].remedy
