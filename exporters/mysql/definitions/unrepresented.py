@@ -19,6 +19,11 @@ _OF_MYSQL = (
     " ORDER BY 1, 2"
 )
 _ENCRYPTION = "SELECT DEFAULT_ENCRYPTION FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
+_SPATIAL = (
+    "SELECT G_TABLE_NAME, G_GEOMETRY_COLUMN, SRID FROM information_schema.GEOMETRY_COLUMNS"
+    " WHERE G_TABLE_SCHEMA = {schema} AND SRID <> 0 ORDER BY 1, 2"
+)
+"""MariaDB's: no definition shows what a column was given by ``REF_SYSTEM_ID``. MySQL has no such table."""
 _LOADED = "SELECT name, dl FROM mysql.func ORDER BY 1"
 _SERVERS = "SELECT Server_name, Wrapper FROM mysql.servers ORDER BY 1"
 
@@ -32,6 +37,10 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
     for table, names in columns.items():
         reason = f"of {', '.join(names)}: the destination makes its own, by ANALYZE TABLE"
         losses.append(Loss(quote_name(table), "statistics", reason))
+    for table, column, number in _rows(connection, _SPATIAL) if connection.is_mariadb else ():
+        item = f"{quote_name(str(table))}.{quote_name(str(column))}"
+        reason = f"its definition does not show it: ALTER TABLE … MODIFY … REF_SYSTEM_ID={number}"
+        losses.append(Loss(item, "spatial reference system", reason))
     for name, library in _rows(connection, _LOADED):
         reason = f"it is of the whole server, from the library {library}; make it again on the destination"
         losses.append(Loss(f"function {quote_name(str(name))}", "all of it", reason))

@@ -493,6 +493,13 @@ def test_numbers_are_written_as_the_server_writes_them(mariadb, numbers):
     ]
 
 
+def test_a_spatial_reference_system_that_no_definition_shows_is_a_loss(my_exported):
+    _, reader = my_exported("CREATE TABLE t (id INT PRIMARY KEY, p POINT REF_SYSTEM_ID=4326, q POINT)")
+    assert [
+        (loss.item, loss.reason) for _, loss in reader.losses() if loss.property == "spatial reference system"
+    ] == [("`t`.`p`", "its definition does not show it: ALTER TABLE … MODIFY … REF_SYSTEM_ID=4326")]
+
+
 def test_statistics_of_columns_are_in_the_ledger(my_exported):
     _, reader = my_exported(
         "CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 2);"
