@@ -7,6 +7,7 @@ supports none of this is noted in ``S3Store.checksums``; what it does not check 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from html import escape
@@ -429,9 +430,12 @@ class S3Store(BaseStore):
             yield
         except _FOREIGN as exc:
             if _is_no_bucket(exc):
+                profile = self.s3_location.profile
+                option = f" --profile {shlex.quote(profile)}" if profile else ""
                 raise GoneError(
                     f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
-                    next_step="check its name; if a bundle is to be written there, create the bucket first",
+                    next_step="check its name; if a bundle is to be written there, create the bucket first:"
+                    f" aws s3 mb s3://{self._bucket}{option}",
                 ) from exc
             raise translate(exc, self._named(key)) from exc
 
