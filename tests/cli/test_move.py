@@ -3,6 +3,7 @@
 import subprocess
 from datetime import UTC, datetime
 
+import msgspec
 import psycopg
 import pytest
 
@@ -219,4 +220,10 @@ def test_what_was_switched_is_not_called_compared_again():
             up_at=now,
             was_up_before=True,
         )
-        assert [*moved.sentences(ErrorWords())][-1].startswith(f"Everything was up before this {sentence}")
+        sentences = [*moved.sentences(ErrorWords())]
+        assert sentences[-1].startswith(f"Everything was up before this {sentence}")
+        ahead = "Later changes were applied to app: not compared with the bundle any more."
+        assert (ahead in sentences) is (len(compared) == 1)
+        failed = msgspec.structs.replace(moved, stages={}, was_up_before=False)
+        nothing = "Nothing else was compared." if len(compared) == 1 else "Nothing was compared."
+        assert nothing in [*failed.sentences(ErrorWords())]

@@ -153,8 +153,12 @@ class Moved(Struct, frozen=True):
     def _sentences_of_destinations(self) -> Iterator[str]:
         if self.expected["restored"]:
             yield self._of_stage("restored", "Up on the new host", "Nothing is up on the new host.")
+        ahead = [name for name in self.expected["restored"] if name not in self.expected["compared"]]
+        if ahead:
+            yield f"Later changes were applied to {_names(ahead)}: not compared with the bundle any more."
         if self.expected["compared"]:
-            yield self._of_stage("compared", "Compared row by row", "Nothing was compared.")
+            nothing = "Nothing else was compared." if ahead else "Nothing was compared."
+            yield self._of_stage("compared", "Compared row by row", nothing)
         if self.follow_sentence:
             yield self._of_stage("followed", "Followed", "Nothing is followed.")
             yield self.follow_sentence
