@@ -27,6 +27,10 @@ _unheard: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 120}
 """Seconds until the first sign and between two of them, and how many without an answer end a connection."""
+_RTO_MAX_MS = 44
+"""``TCP_RTO_MAX_MS`` (Linux, include/uapi/linux/tcp.h), from 6.15 on."""
+_RESEND_MS = 10_000
+"""What is not acknowledged is sent again at least so often: the system waits for up to two minutes else."""
 _UNHEARD_SECONDS, _LOST_SECONDS, _LATER = 20.0, 20.0, 1.25
 """After so long without an answer to a sign it is asked whether the server answers others; so long afterwards the
 connection is lost. It is not while its next sign is due later than that: after an outage only that wakes it.
@@ -68,6 +72,12 @@ def keep_alive(number: int) -> None:
         for option, value in _KEEP_ALIVE.items():
             if (known := getattr(socket, option, None)) is not None:
                 other.setsockopt(socket.IPPROTO_TCP, known, value)
+        with suppress(AttributeError):
+            other.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, _RESEND_MS)
+            # Sent again that often, it would be given up after two minutes, unless it is said how long to go on.
+            hours_ms = 1000 * _KEEP_ALIVE["TCP_KEEPINTVL"] * _KEEP_ALIVE["TCP_KEEPCNT"]
+            if not other.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
+                other.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, hours_ms)
 
 
 def hang_up(is_meant: Callable[[str], bool]) -> None:

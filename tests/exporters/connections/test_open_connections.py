@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 
 import psycopg
@@ -81,6 +81,8 @@ def test_an_idle_connection_is_not_forgotten_by_whoever_forwards_its_packets(req
             stack.callback(own.close)
             assert kept_alive_after(own.fileno()) == 7
         assert {kept_alive_after(number) for number in numbers} == {15}
+        with suppress(OSError):  # before Linux 6.15 there is no such option
+            assert {sent_again_after(number) for number in numbers} == {10_000}
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
@@ -121,6 +123,12 @@ def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(r
         assert isinstance(dropped.exception(), (*MYSQL_ERRORS, *POSTGRES_ERRORS, SourceError))
         assert time.monotonic() > begun + 3
         assert not waiting.done()
+
+
+def sent_again_after(number):
+    """After how many milliseconds at most a connection sends again what is not acknowledged."""
+    with socket.socket(fileno=os.dup(number)) as other:
+        return other.getsockopt(socket.IPPROTO_TCP, open_connections._RTO_MAX_MS)
 
 
 def is_asleep(url):
