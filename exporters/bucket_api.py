@@ -268,8 +268,8 @@ class Bucket(Protocol):
         ...
 
     def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
-        """Tell whether these credentials may read tags. Where they may not, servers do not even say that
-        there are any.
+        """Tell whether these credentials may read tags, and can. Where they may not, servers do not even say that
+        there are any. True where the server has no tags.
         """
         ...
 

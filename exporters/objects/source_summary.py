@@ -238,7 +238,7 @@ class SummaryWriter(Struct, frozen=True):
         if lists_no_keys_beneath(self.bucket.server):
             yield Loss(name, "keys below the names of objects", BENEATH)
         if not tags_readable:
-            yield Loss(name, "tags", "these credentials may not read the objects' tags")
+            yield Loss(name, "tags", "the objects' tags may not, or cannot, be read")
 
     def _lost_versions(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
         name, totals = self.bucket.name, self.inventory.totals

@@ -113,4 +113,4 @@ def _losses(sides: Sides, *, keeps_versions: bool | None, tags_readable: bool) -
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)
     if not tags_readable:
-        yield Loss(name, "tags", "these credentials may not read the objects' tags")
+        yield Loss(name, "tags", "the objects' tags may not, or cannot, be read")

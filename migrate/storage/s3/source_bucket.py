@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -55,7 +55,6 @@ from migrate.storage.s3.http.messages import (
     Response,
     concerns_bucket,
     error_code,
-    was_answered,
 )
 from migrate.storage.s3.http.read_responses import (
     acl_query,
@@ -80,7 +79,12 @@ from migrate.storage.s3.listing.pages import (
     versions_request,
 )
 from migrate.storage.s3.metadata import acl as s3_acl
-from migrate.storage.s3.metadata.bucket_configuration import read_configuration, read_setting
+from migrate.storage.s3.metadata.bucket_configuration import (
+    NO_SUCH_CALL,
+    read_configuration,
+    read_setting,
+    unless_it_fails,
+)
 from migrate.storage.s3.metadata.customer_keys import (
     GIVE_KEY,
     CustomerKey,
@@ -101,7 +105,6 @@ _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
 _AMAZON = re.compile(r"amazonaws\.com(?:\.cn)?(?=[:/]|$)")
 _AS_STORED = {"Accept-Encoding": "gzip"}
-_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 
 class S3Bucket:
@@ -178,19 +181,17 @@ class S3Bucket:
         owner = response.get("Owner", {}).get("ID")
         return f"s3:{owner}/{self.name} of {made.isoformat()}" if made and owner else ""
 
-    def _knows(self, request: Request) -> bool:
-        """Tell whether the server has such a call at all; some answer 500 where it has not. Asks once."""
+    def _knows(self, request: Request, is_answer: Callable[[bytes], bool] = lambda _: True) -> bool:
+        """Tell whether the server has such a call at all; some answer with something else."""
         try:
-            self.http.call(request)
+            response = unless_it_fails(lambda: self.http.call(request), self.cancellation)
         except (NotAllowedError, GoneError):
             return True
-        except UnreachableError as exc:
-            if was_answered(exc):
-                return False
+        except UnreachableError:
             raise
         except MoveoutError:
             return False
-        return True
+        return is_answer(response.body)
 
     def fetch(self, summaries: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
@@ -264,7 +265,11 @@ class S3Bucket:
         if self._acls is None:
             request = Request("GetObjectAcl", "GET", self._first_key, {"acl": ""})
             with as_source_errors(self.url):
-                known = not has(self.server, Trait.NO_ACLS) and bool(self._first_key) and self._knows(request)
+                known = (
+                    not has(self.server, Trait.NO_ACLS)
+                    and bool(self._first_key)
+                    and self._knows(request, _is_acl)
+                )
                 self._acls = known and not self._owner_enforced()
         return self._acls
 
@@ -287,7 +292,9 @@ class S3Bucket:
                 acl = None if answer.response is None else s3_acl.parse(answer.response.body)
                 if acl is not None:
                     yield s3_acl.to_text(acl), None
-                elif answer.error is None or error_code(answer.error) in _NO_SUCH_CALL:
+                elif answer.error is None:
+                    yield None, SourceItemError(f"{answer.item[0]}: the answer is no ACL")
+                elif error_code(answer.error) in NO_SUCH_CALL:
                     self._acls = False
                     yield None, None
                 else:
@@ -500,8 +507,8 @@ class S3Bucket:
                     return False
                 if answer.error is None or isinstance(answer.error, GoneError | UnreachableError):
                     continue  # an error of this object alone, or reading it shows it
-                self._no_tags = True  # the server supports no tags
-                return True
+                self._no_tags = True
+                return error_code(answer.error) in NO_SUCH_CALL
         return True
 
     def configuration(self) -> Mapping[str, Any]:
@@ -560,6 +567,10 @@ def is_same_bucket(bucket: S3Bucket, other: S3Bucket) -> bool:
     with ThreadPoolExecutor(2, thread_name_prefix="moveout-names") as threads:
         own_names = list(threads.map(lambda each: each.own_name, (bucket, other)))
     return bool(own_names[0]) and own_names[0] == own_names[1]
+
+
+def _is_acl(body: bytes) -> bool:
+    return s3_acl.parse(body) is not None
 
 
 def _otherwise_encoded(request: Request) -> Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -88,3 +88,33 @@ def test_an_acl_that_the_server_fails_to_give_is_not_asked_for_as_long_as_an_obj
     assert [loss.item for _, loss in reader.losses() if loss.property == "ACL"] == ["rotten"]
     assert reader.info.complete
     assert proxy.refused == 2
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_struggles_for_a_moment_has_acls_and_tags_all_the_same(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """One answer at the beginning decided it for the whole bucket, and nothing named what was left behind."""
+    shop = make_shop(minio)
+    for key in ("a", "b"):
+        shop.put(key, Tagging="who=me")
+    failed: set[str] = set()
+
+    @dataclass(slots=True)
+    class Struggling(AclProxy):
+        def handle(self, asked: Asked) -> Answer | None:
+            for question in {"acl", "tagging"} & asked.query.keys() - failed:
+                failed.add(question)
+                return refusal(status, "InternalError" if status == 500 else "SlowDown")
+            answer = AclProxy.handle(self, asked)
+            headers = tuple(pair for pair in answer.headers if pair[0].lower() != "x-amz-tagging-count")
+            return replace(answer, headers=headers)
+
+    with Struggling(minio.endpoint, name="Unknown") as proxy:
+        proxy.acls = dict.fromkeys((f"/{shop.name}/a", f"/{shop.name}/b"), "public-read")
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        reader = take_out(f"s3://{shop.name}?profile={profile}", tmp_path / "bundle")
+    rows = [row for batch in reader.index("shop") for row in batch.to_pylist()]
+    assert failed == {"acl", "tagging"}
+    assert [dict(row["tags"]) for row in rows] == 2 * [{"who": "me"}]
+    assert all(row["acl"] for row in rows)

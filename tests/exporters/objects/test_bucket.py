@@ -25,7 +25,7 @@ from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.exporters.objects.conftest import ODD_KEYS, MakeShop, Shop, bodies_of
+from tests.exporters.objects.conftest import ODD_KEYS, MakeShop, OddShop, Shop, asks, bodies_of
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 
 WINDOW = 1 << 20
@@ -188,6 +188,16 @@ def test_whether_tags_may_be_read_is_found_out(shop: Shop) -> None:
     bucket = open_bucket(shop.url)
     samples: list[ObjectSummary] = list(bucket.list())
     assert bucket.tags_readable(samples)
+
+
+@pytest.mark.parametrize(("code", "readable"), [("NotImplemented", True), ("InvalidRequest", False)])
+def test_tags_that_are_refused_for_whatever_reason_are_not_taken_for_none(
+    odd: OddShop, code: str, readable: bool
+) -> None:
+    odd.shop.put("k", Tagging="a=b")
+    odd.proxy.answer = lambda asked: refusal(400, code) if asks(asked, "tagging") else None
+    bucket = odd.bucket()
+    assert bucket.tags_readable(list(bucket.list())) is readable
 
 
 @pytest.mark.parametrize(

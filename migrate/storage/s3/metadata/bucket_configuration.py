@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets as random_names
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
@@ -25,6 +25,7 @@ from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.messages import Request, Response, client_error
 from migrate.storage.s3.metadata.acl import canned, grants
 
+Value = TypeVar("Value")
 READERS = {
     "location": "GetBucketLocation",
     "versioning": "GetBucketVersioning",
@@ -66,14 +67,14 @@ _UNREADABLE = (ET.ParseError, UnicodeDecodeError, botocore.parsers.ResponseParse
 _FAILING_SECONDS = 2.0
 _UNSET_STATUS = (404, 405, 501)
 """Not set: S3 answers 404 with a code of the setting's own, such as NoSuchLifecycleConfiguration. Or not known."""
-_UNSET_CODES = (
+NO_SUCH_CALL = (
     "NotImplemented",
     "XNotImplemented",
     "MethodNotAllowed",
     "UnsupportedOperation",
     "UnsupportedArgument",
 )
-"""Codes of servers that do not have a setting; some send them with the status 400 or 403."""
+"""Codes of servers that do not have a setting, or another call; some send them with the status 400 or 403."""
 _TOP_LEVEL = ("TransitionDefaultMinimumObjectSize",)
 """What is read as a field of a setting (of lifecycle) and written as an argument of its own."""
 
@@ -149,20 +150,23 @@ def read_configuration(http: HttpClient, cancellation: CancellationToken) -> dic
 
 
 def read_setting(http: HttpClient, name: str, cancellation: CancellationToken) -> Mapping[str, Any]:
-    """Return one setting, empty where it is not set or not supported. Raises ``NotAllowedError``, ``UnreachableError``,
-    and ``MoveoutError`` where the server refuses to say it, or fails at it, and only at it as far as is known. Some
-    answer 500 to what they do not support.
+    """Return one setting, empty where it is not set or not supported. Raises like ``unless_it_fails``, and
+    ``MoveoutError`` where the server refuses to say it.
     """
+    return unless_it_fails(lambda: _read(http, name), cancellation)
 
-    def read() -> Mapping[str, Any]:
-        return _read(http, name)
 
+def unless_it_fails(call: Callable[[], Value], cancellation: CancellationToken) -> Value:
+    """Return what a call returns, tried again with patience. Raises ``NotAllowedError``, ``UnreachableError``, and
+    ``MoveoutError`` where the server fails at it, and only at it as far as is known, for two seconds: some answer 500
+    to what they do not support.
+    """
     try:
-        return RetryPolicy(RetryTimeout(_FAILING_SECONDS), cancellation=cancellation).run(read)
+        return RetryPolicy(RetryTimeout(_FAILING_SECONDS), cancellation=cancellation).run(call)
     except UnreachableError as exc:
         if _fails(exc.__cause__):
             raise MoveoutError(str(exc)) from exc
-        return RetryPolicy(cancellation=cancellation).run(read)
+        return RetryPolicy(cancellation=cancellation).run(call)
 
 
 def _fails(cause: BaseException | None) -> bool:
@@ -230,7 +234,7 @@ def _is_unset(exc: Exception) -> bool:
     if not isinstance(exc, boto_errors.ClientError):
         return False
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status in _UNSET_STATUS or exc.response.get("Error", {}).get("Code") in _UNSET_CODES
+    return status in _UNSET_STATUS or exc.response.get("Error", {}).get("Code") in NO_SUCH_CALL
 
 
 def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any]) -> bool:
