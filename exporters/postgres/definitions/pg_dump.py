@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -75,6 +76,10 @@ _LOGIN_REFUSED = re.compile("connection to (server|database) .* failed: FATAL:")
 """What libpq says of a login that the server has answered: the next one would get the same answer."""
 NO_TIMEOUT = "-c statement_timeout=0"
 """At the end of PGOPTIONS it ends the timeout of a role. Most poolers refuse options; then it is done without."""
+_CANCELLED, _CANCELLED_PAUSE_SECONDS, _CANCELLED_SECONDS = "due to statement timeout", 0.1, 60.0
+"""Where a pooler keeps options from the server, a role's timeout of a few milliseconds may end a program's first
+statements, until the program switches it off: it is tried again for so long.
+"""
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
 _AGAIN_SECONDS = (1.0, 5.0)
@@ -200,7 +205,8 @@ def _run(
 ) -> bytes:
     _log.info("running %s", " ".join(map(os.fsdecode, arguments)))
     program, ended = Path(os.fsdecode(arguments[0])).name, stop or threading.Event()
-    for pause_seconds in (*_AGAIN_SECONDS, None):
+    pauses, deadline = iter(_AGAIN_SECONDS), time.monotonic() + _CANCELLED_SECONDS
+    while True:
         status, output, errors = _ran(arguments, environment, stdin, ended)
         if status == 0:
             return output
@@ -210,7 +216,10 @@ def _run(
         if options.endswith(NO_TIMEOUT) and (is_refused or _NO_LOGIN in message):
             environment = {**environment, "PGOPTIONS": options.removesuffix(NO_TIMEOUT).strip()}
             return _run(arguments, environment, stdin, about=about, stop=stop)
+        if _CANCELLED in message and time.monotonic() < deadline and not ended.wait(_CANCELLED_PAUSE_SECONDS):
+            continue
         is_passing = _has_ended(message) and not is_refused
+        pause_seconds = next(pauses, None)
         if pause_seconds is None or not is_passing or ended.wait(pause_seconds):
             break
     raise _error(program, message, about)

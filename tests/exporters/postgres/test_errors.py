@@ -530,3 +530,16 @@ def test_a_pg_restore_that_is_slow_to_read_gets_all_of_its_input(tmp_path):
     program.chmod(0o755)
     definitions = b"SELECT 1;\n" * 50_000
     assert section_of(Tools(tmp_path, 15), os.environ, definitions, "pre-data", portable=False) == definitions
+
+
+def test_a_program_whose_first_statements_a_timeout_of_the_role_cancels_is_run_again(tmp_path):
+    """A pooler may keep options from the server, and the program switches the timeout off too late."""
+    runs, program = tmp_path / "runs", tmp_path / "pg_dump"
+    message = "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout"
+    program.write_text(
+        f"#!/bin/sh\necho run >> {runs}\n"
+        f'[ $(wc -l < {runs}) -gt 5 ] && exec echo definitions\necho "{message}" >&2\nexit 1\n'
+    )
+    program.chmod(0o700)
+    tools = Tools(tmp_path, 17)
+    assert dump_definitions(tools, dict(os.environ), "00000003-1") == b"definitions\n"
