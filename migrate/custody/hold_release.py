@@ -236,6 +236,11 @@ def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | N
     removed = f"; not in {trust.source} any more: {', '.join(unlisted)}" if trust and unlisted else ""
     unsigned = [words[key] for key in named if key not in signed_with]
     open_ = f"; not signed: {', '.join(unsigned)}" if unsigned else ""
+    if trust and not listed.intersection(named):
+        open_ += (
+            f"; {trust.source} lists none of them: where entry {hold.number} is a stranger's, only the administrator of"
+            " the bucket can lift the locks"
+        )
     return (
         f"the hold of entry {hold.number} ends by {quorum(hold)} of these keys{of_owners}: {', '.join(words.values())};"
         f" {len(signed_with)} of them signed{few}{removed}{open_}"

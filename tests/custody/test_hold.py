@@ -541,6 +541,16 @@ def test_a_file_of_which_no_version_is_left_is_named(there, provider):
     assert finding.found == f"version {latest.id}: no retention, no legal hold"
 
 
+def test_a_hold_of_a_stranger_says_who_can_lift_its_locks(location, provider, make_key, tmp_path):
+    """No signature ends it that the list counts."""
+    trust = allowed_signers.load(signers_file(tmp_path / "signers", acme=(provider,)))
+    for keys, is_ours in (([provider], True), ([make_key("stranger")], False)):
+        details = {"legal": True, "release_keys": [k.public.fingerprint for k in keys], "release_quorum": 1}
+        (hold,) = record(location, provider, "held", details)
+        sentence = hold_release.lacking_keys(hold, [], trust)
+        assert ("the administrator of the bucket" in sentence) is not is_ours
+
+
 def test_one_key_of_a_hold_is_asked_for_in_fewer_words(location, provider, customer):
     keys = [provider.public.fingerprint, customer.public.fingerprint]
     for quorum, words in (
