@@ -458,23 +458,26 @@ def test_an_upload_whose_parts_are_refused_is_not_left_behind(
     )
 
 
-@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize(("in_parts", "at_end"), [(False, False), (True, False), (True, True)])
 def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
-    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_parts: bool
+    move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_parts: bool, at_end: bool
 ) -> None:
-    """As servers do after some days, by a rule or by themselves. It was left out until the next run."""
+    """As servers do after some days, by a rule or by themselves. It was left out until the next run, or came in other
+    parts than the source's.
+    """
     data = random.Random(3).randbytes(34 * 2**20)
     if in_parts:
-        upload(move.source, "video", data, 8 * 2**20)
+        upload(move.source, "video", data, 6 * 2**20)
     else:
         move.source.put("video", data, ChecksumAlgorithm="CRC64NVME")
     boto, bucket = move.destination.boto, move.destination.name
 
     def drops(asked: Asked) -> bool:
-        if asked.query.get("partNumber") == ["2"] and not dropped:
+        ends = asked.method == "POST" and "uploadId" in asked.query
+        if (ends if at_end else asked.query.get("partNumber") == ["2"]) and not dropped:
             dropped.extend(asked.query["uploadId"])
             boto.abort_multipart_upload(Bucket=bucket, Key="video", UploadId=dropped[0])
-        return asked.method == "PUT" and asked.query.get("uploadId") == dropped != []
+        return asked.method in {"PUT", "POST"} and asked.query.get("uploadId") == dropped != []
 
     dropped: list[str] = []
     new = move.destination.server

@@ -118,7 +118,7 @@ class PartsUpload(Struct):
                 self._note_refusal(exc.reason)
                 # Once, the fault may be of what was begun before, of the numbers or of the way, and not of the sizes.
                 may_keep_sizes = is_first and (
-                    earlier or numbers or isinstance(exc.reason, DamageError | GoneError)
+                    earlier or numbers or isinstance(exc.reason, DamageError | GoneError | UploadGoneError)
                 )
                 if not may_keep_sizes or self._are_refused():
                     own_sizes = ()
