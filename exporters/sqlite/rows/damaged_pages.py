@@ -97,9 +97,10 @@ class _Search:
             row = None if self._is_damaged(last + 1) else self._first(last + 1)
             if row is None:
                 return rows, last
-            if row[0] > last + 1:  # a search may pass over what makes no sense
-                self._holes.append((last + 1, row[0] - 1))
-            return rows + 1, row[0]
+            end = min(row[0], self._limit + 1)  # a greater one is of the next chunk
+            if end > last + 1:  # a search may pass over what makes no sense
+                self._holes.append((last + 1, end - 1))
+            return rows + (row[0] <= self._limit), end
         return rows, self._limit
 
     def _is_damaged(self, start: int) -> bool:

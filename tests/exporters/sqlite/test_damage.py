@@ -11,7 +11,9 @@ import pytest
 
 from exporters.errors import SourceError
 from exporters.sqlite.address import parse_url
+from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.files.backup import connected
+from exporters.sqlite.rows.damaged_pages import Stretch, readable
 from tests.cli.conftest import call
 
 PAGE_BYTES = 4096
@@ -114,6 +116,21 @@ def test_of_a_file_whose_schema_is_damaged_leaves_what_can_be_read_and_the_file_
         assert call("restore", location, f"app=sqlite://{tmp_path}/new.db").code == 3
         with closing(sqlite3.connect(tmp_path / "new.db")) as connection, connection:
             assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
+
+
+def test_a_row_before_a_damaged_one_is_in_one_chunk_only(tmp_path: Path) -> None:
+    """It was in two where the damage begins with the second row of a chunk: its key was there twice."""
+    path = tmp_path / "app.db"
+    database(path)
+    data = bytearray(path.read_bytes())
+    row = data.find(b"bad 500 ")  # its rowid is 501; the sizes of its values stand before it
+    data[row - 4 : row - 1] = b"\x7f" * 3
+    path.write_bytes(data)
+    with closing(sqlite3.connect(path)) as connection:
+        [table] = [table for table in read_catalog(connection).tables if table.name == "bad"]
+        first, second = [readable(connection, table, bounds) for bounds in ((1, 500), (500, None))]
+    assert (first.stretches, first.holes) == ([Stretch(1, 499)], [])
+    assert (second.stretches, second.holes) == ([Stretch(500, 1), Stretch(502, ROWS - 501)], [(501, 501)])
 
 
 def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
