@@ -22,8 +22,8 @@ class EqualityProof(Struct, frozen=True):
     source was unchanged since it was copied, the destination's was as it was written, and there was nothing else.
     ``digest``: SHA-256 over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have the
     same ETag on both sides, ``by_record`` others are known by the record to have arrived with their checksums.
-    ``excluded`` were not selected, by ``version_filter``, and are not spoken of. ``history``: all that is of every
-    version and delete marker, oldest first; a delete marker has ``-`` for its ETag.
+    ``excluded`` objects were not selected (``choice``): the proof says nothing of them. ``history``: it counts versions
+    and delete markers, oldest first; a delete marker has ``-`` for its ETag.
     """
 
     moment: str

@@ -108,7 +108,7 @@ class Listing(Struct):
         return shards.ordered(self.shard_ranges) if self.in_order else self.shard_ranges
 
     def _cut(self, active: Sequence[Range], count: int) -> list[Range]:
-        """Cut the range that has been listed for longest, so that ``more`` are listed at once."""
+        """Cut the range that has been listed for longest. Return ``count`` new ranges at most."""
         if count <= 0:
             return []
         divisible = [key_range for key_range in active if not key_range.whole and key_range.pages]

@@ -194,16 +194,16 @@ def _csv(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
         read_options=pacsv.ReadOptions(column_names=report.columns),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(report.columns, pa.string()), include_columns=_needed_files(report)
+            column_types=dict.fromkeys(report.columns, pa.string()), include_columns=_needed_columns(report)
         ),
     )
 
 
 def _parquet(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
-    yield from whole_batches(pq.ParquetFile(stream), _BATCH_ROWS, columns=_needed_files(report))
+    yield from whole_batches(pq.ParquetFile(stream), _BATCH_ROWS, columns=_needed_columns(report))
 
 
-def _needed_files(report: Report) -> list[str]:
+def _needed_columns(report: Report) -> list[str]:
     return [name for name in (_KEY, _VERSION, _LATEST, _MARKER, _ETAG) if name in report.columns]
 
 

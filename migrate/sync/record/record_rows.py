@@ -96,7 +96,7 @@ def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
 
 
 def which_version(key: str, version_id: str, modified: int) -> str:
-    """Return what ``fold.by_version`` calls a row; the time, in microseconds, tells apart those without an id."""
+    """Return what ``record_merge.by_version`` calls a row. Rows without an id differ by their time, in microseconds."""
     return f"{key}\0{version_id}\0{modified if version_id == NULL_VERSION else ''}"
 
 

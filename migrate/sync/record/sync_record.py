@@ -230,13 +230,14 @@ class Record:
         )
         generation = self.header.generation + 1
         files = rows = size_bytes = 0
-        from migrate.sync.record import record_merge as fold  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
+        from migrate.sync.record import record_merge  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
 
-        identity = fold.by_version if self.header.history else fold.by_object
-        for table in fold.grouped(fold.folded(self.tables(), new, dropped, identity), FILE_ROWS):
+        identity = record_merge.by_version if self.header.history else record_merge.by_object
+        merged = record_merge.folded(self.tables(), new, dropped, identity)
+        for table in record_merge.grouped(merged, FILE_ROWS):
             self.store.put(_index_file(generation, files), to_bytes(table.select(SYNCED.names)))
             files, rows = files + 1, rows + table.num_rows
-            size_bytes += fold.size_bytes_of(table)
+            size_bytes += record_merge.size_bytes_of(table)
         self.finish_done()
         self.header = replace(
             self.header, generation=generation, files=files, rows=rows, size_bytes=size_bytes

@@ -266,7 +266,7 @@ def _extra(
 
 
 class HistoryComparison(Struct):
-    """One walk; see ``compare.Comparison``, of which this is the like for histories. Counted are versions."""
+    """One walk over whole histories, as ``diff.Comparison`` is over current objects. It counts versions."""
 
     is_unselected: Callable[[str], bool]
     markers: Markers
