@@ -100,13 +100,11 @@ def new_case(
     return CaseText(head + tables, changes)
 
 
-def updated_case(
-    text: str, case: Case, answers: Sequence[ServerAnswer], *, now: datetime | None = None
-) -> CaseText:
+def updated_case(text: str, case: Case, answers: Sequence[ServerAnswer]) -> CaseText:
     """Return the text of a case file with what is new at its end, and with marks on sources that are gone or back.
     Raises ``UsageError`` where nothing can be added to the file.
     """
-    day = (now or datetime.now(UTC)).date()
+    day = datetime.now(UTC).date()
     marked, changes = _mark_gone(text, case, answers, str(day))
     tables, added = _new_tables(answers, case)
     if added:

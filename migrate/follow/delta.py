@@ -212,9 +212,8 @@ def sources_to_follow(
             deltas.append(source)
             if name not in recorded:
                 write_delta(store, DeltaRecord(name))
-    by_log = {
-        name: endpoint for name, endpoint in sources.items() if name not in {one.name for one in deltas}
-    }
+    with_deltas = {source.name for source in deltas}
+    by_log = {name: endpoint for name, endpoint in sources.items() if name not in with_deltas}
     followed = followed_sources(store, by_log, destinations, may_be_none=bool(deltas))
     return [*followed, *deltas]
 

@@ -216,8 +216,10 @@ def reread_tables(
             repaired = repair_named_tables(
                 snapshot.rows, followed.destination, snapshot.tables, cancellation=cancellation
             )
-        if unequal := [one for one in repaired if one.reason]:
-            reasons = "; ".join(f"{one.table} could not be made equal: {one.reason}" for one in unequal)
+        if unequal := [repair for repair in repaired if repair.reason]:
+            reasons = "; ".join(
+                f"{repair.table} could not be made equal: {repair.reason}" for repair in unequal
+            )
             raise IncompleteError(
                 reasons,
                 next_step="make the table at the destination as it is at the source, then run the same command again;"

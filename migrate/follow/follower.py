@@ -128,7 +128,8 @@ class Follower:
         self.followed = followed
         self._folder = followed.folder(store)
         self._cancellation = cancellation
-        self._tell, self._limit_seconds = note, limit_seconds
+        self._limit_seconds = limit_seconds
+        self._note: Callable[[str], None] = lambda message: note(f"{followed.name}: {message}")
         self._log = followed.open_log()
         self._counts = _Counts()
         self._errors: list[MoveoutError] = []
@@ -196,9 +197,6 @@ class Follower:
             self._catch_up_seconds(lag_bytes),
             counts.uncompared,
         )
-
-    def _note(self, message: str) -> None:
-        self._tell(f"{self.followed.name}: {message}")
 
     def _rate(self) -> float:
         samples = list(self._counts.samples)

@@ -63,7 +63,7 @@ class CutoverWatch:
 def take_over(
     followed: FollowedSource | DeltaSource,
     cancellation: CancellationToken,
-    note: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None],
 ) -> None:
     """Return once no follow is at work on a source. Raises ``BusyError`` where it does not end."""
     waited = 0.0

@@ -91,12 +91,12 @@ class Pace:
 
 
 class GentleReads:
-    """Cuts ranges of pages into short statements. ``load`` asks the server, ``sleep`` waits. What it takes until the
-    next range is asked for counts as the statement's time.
+    """Cuts ranges of pages into short statements, with pauses between them. ``load`` asks the server how busy it is.
+    The time until the caller asks for the next range counts as the statement's.
     """
 
-    def __init__(self, load: Callable[[], ServerLoad], sleep: Callable[[float], object] = time.sleep) -> None:
-        self._load, self._sleep = load, sleep
+    def __init__(self, load: Callable[[], ServerLoad]) -> None:
+        self._load = load
         self._pace = Pace()
 
     def ranges(self, table: PostgresTable, pages: Range) -> Iterator[Range]:
@@ -120,4 +120,4 @@ class GentleReads:
     def _timed(self, size_bytes: int) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self._sleep(self._pace.pause_after(size_bytes, time.monotonic() - began, self._load()))
+        time.sleep(self._pace.pause_after(size_bytes, time.monotonic() - began, self._load()))
