@@ -109,7 +109,7 @@ def final_record(source: str) -> str:
     return f"{WORK}{source}/final.json"
 
 
-def plan_summary(source: str) -> str:
+def plan_totals(source: str) -> str:
     """Return the key of the planned totals of a source: ``_work/<source>/plan.json``."""
     return f"{WORK}{source}/plan.json"
 

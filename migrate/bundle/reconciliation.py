@@ -81,6 +81,11 @@ class SourceReconciliation(Struct, frozen=True):
         return changes
 
 
+def count_gaps(gaps: Sequence[Gap], dispositions: Mapping[str, int]) -> int:
+    """Return how many gaps a source has. ``gaps`` are the first of them."""
+    return max(len(gaps), sum(count for name, count in dispositions.items() if name != "exported"))
+
+
 def reasons_incomplete(
     summary: SourceSummary,
     totals: Totals,

@@ -11,7 +11,7 @@ from exporters.errors import SourceError
 from exporters.limits import Limits
 from migrate.bundle.bundle_json import CaseInfo, LeftOutSource
 from migrate.bundle.left_behind import LeftBehind
-from migrate.bundle.reconciliation import SourceReconciliation
+from migrate.bundle.reconciliation import SourceReconciliation, count_gaps
 from migrate.changes.change_logs import FollowRequest
 from migrate.errors import OK, IncompleteError
 from migrate.export.seal_time import SealTime, SealTimeError
@@ -83,7 +83,7 @@ class SourceResult(Struct, frozen=True):
     @property
     def gaps_total(self) -> int:
         """How many gaps it has, all of them."""
-        return max(len(self.gaps), sum(n for word, n in self.dispositions.items() if word != "exported"))
+        return count_gaps(self.gaps, self.dispositions)
 
 
 class BrokenSource(Struct, frozen=True):

@@ -1,6 +1,4 @@
-"""``_work/<source>/plan.json``: planned and done totals of a source, for whoever asks how far the export
-is.
-"""
+"""``_work/<source>/plan.json``: planned and done totals of a source. ``moveout status`` shows them."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from migrate.storage.api import Store
 VERSION = 1
 
 
-class Summary(Struct, frozen=True):
-    """``whole``: the plan is complete, ``planned`` grows no more. ``at``: when this was written (UTC, ISO
-    8601).
+class PlanTotals(Struct, frozen=True):
+    """How much of a source is planned, and how much is done. ``whole``: the plan is complete, so ``planned`` grows no
+    more. ``at``: when this was written (UTC, ISO 8601).
     """
 
     planned: Totals
@@ -27,15 +25,15 @@ class Summary(Struct, frozen=True):
     at: str
 
 
-def write_summary(store: Store, source: str, summary: Summary) -> None:
-    """Write or replace a source's summary."""
-    store.put(layout.plan_summary(source), canonical_json.encode({"version": VERSION, **as_dict(summary)}))
+def write_plan_totals(store: Store, source: str, totals: PlanTotals) -> None:
+    """Write or replace a source's totals."""
+    store.put(layout.plan_totals(source), canonical_json.encode({"version": VERSION, **as_dict(totals)}))
 
 
-def read_summary(store: Store, source: str) -> Summary | None:
-    """Return a source's summary, None where there is none (or none that makes sense: it is only for show)."""
-    key = layout.plan_summary(source)
+def read_plan_totals(store: Store, source: str) -> PlanTotals | None:
+    """Return a source's totals. None where there are none, or damaged ones: they are only shown."""
+    key = layout.plan_totals(source)
     try:
-        return msgspec.convert(canonical_json.decode(store.read(key), key), Summary)
+        return msgspec.convert(canonical_json.decode(store.read(key), key), PlanTotals)
     except (GoneError, DamageError, ValueError):
         return None

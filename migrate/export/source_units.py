@@ -26,7 +26,7 @@ from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.errors import MoveoutError, NoSpaceError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.outcome import ExportOptions
-from migrate.export.plan_totals import Summary, write_summary
+from migrate.export.plan_totals import PlanTotals, write_plan_totals
 from migrate.export.preflight import LocationRoom
 from migrate.export.seal_time import SealTimeError
 from migrate.export.standing_seal import StandingSeal
@@ -45,7 +45,7 @@ from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS, ThreadWorkerPool
 from migrate.storage.api import MultipartStore
 
-SUMMARY_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 LAST_BYTES = 256 * 2**20
 """The last units are under way where no more than this is left: seconds of work on most links."""
 GIVE_UP_AFTER = 10
@@ -269,13 +269,13 @@ class SourceUnits:
     def _report(self, *, at_once: bool = False) -> None:
         """Write how far the plan and the source are, now and then."""
         news = self._plan.has_all and not self._plan_reported
-        if at_once or news or time.monotonic() - self._reported > SUMMARY_SECONDS:
+        if at_once or news or time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
             self._plan_reported = self._plan.has_all
             exported = self._run.ledger.totals(self._source)
             self._run.room.keep(exported.units)
-            summary = Summary(self._plan.totals, self._plan.has_all, exported, now())
-            write_summary(self._run.unit_store, self._source, summary)
+            totals = PlanTotals(self._plan.totals, self._plan.has_all, exported, now())
+            write_plan_totals(self._run.unit_store, self._source, totals)
 
 
 class _Plan:

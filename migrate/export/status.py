@@ -18,7 +18,7 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import step_where_no_bundle
 from migrate.errors import GoneError, UsageError
-from migrate.export.plan_totals import read_summary
+from migrate.export.plan_totals import read_plan_totals
 from migrate.runtime import process_identity
 from migrate.storage.api import FileInfo, Store, exists
 
@@ -29,7 +29,7 @@ _GAPS = 1000
 
 
 class SourceStatus(Struct, frozen=True):
-    """``planned`` is None before the first summary was written; ``whole``: the plan is complete. ``exact``:
+    """``planned`` is None before the first totals were written; ``whole``: the plan is complete. ``exact``:
     ``done`` was summed, not scaled. Both count what has a commit record: a running export is further. In ``planned``
     the estimates of finished units are replaced by what they came to.
     """
@@ -126,7 +126,7 @@ def _lives(holder: LeaseState, age: float) -> bool:
 
 
 def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
-    gaps = max(len(source.gaps), sum(n for word, n in source.dispositions.items() if word != "exported"))
+    gaps = reconciliation.count_gaps(source.gaps, source.dispositions)
     reasons = reconciliation.reasons_beyond_gaps(source)
     return SourceStatus(
         source.name, source.url, source.totals, True, source.totals, True, True, source.gaps, gaps, reasons
@@ -136,7 +136,7 @@ def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
 def _open_source(store: Store, source: export_state.SourceName, executor: ThreadPoolExecutor) -> SourceStatus:
     prefix = layout.units_prefix(source.name)
     infos = [info for info in store.list(prefix) if info.key.endswith(".json")]
-    summary = read_summary(store, source.name)
+    totals = read_plan_totals(store, source.name)
     grouped = _grouped(store, source.name, executor)
     exact = len(infos) <= READ_AT_MOST
     chosen = infos[:READ_AT_MOST]
@@ -149,8 +149,8 @@ def _open_source(store: Store, source: export_state.SourceName, executor: Thread
     return SourceStatus(
         name=source.name,
         url=source.url,
-        planned=_corrected(summary.planned, done, estimated) if summary else None,
-        whole=bool(summary and summary.whole),
+        planned=_corrected(totals.planned, done, estimated) if totals else None,
+        whole=bool(totals and totals.whole),
         done=done,
         exact=exact,
         finished=exists(store, layout.final_record(source.name)),

@@ -68,7 +68,7 @@ def test_where_the_files_of_a_source_lie():
         layout.group_record("app", "a") == layout.groups_prefix("app") + "a.json" == "_work/app/groups/a.json"
     )
     assert layout.final_record("app") == "_work/app/final.json"
-    assert layout.plan_summary("app") == "_work/app/plan.json"
+    assert layout.plan_totals("app") == "_work/app/plan.json"
     assert layout.progress_file("export") == "_work/progress-export.json"
 
 

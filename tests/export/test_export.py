@@ -14,7 +14,7 @@ from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
 from migrate.export import export
-from migrate.export.plan_totals import read_summary
+from migrate.export.plan_totals import read_plan_totals
 from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, UnitRules, UnitRunner
 from migrate.runtime.cancellation import CancellationToken
@@ -68,7 +68,7 @@ def test_how_much_there_is_to_do_is_known_while_the_first_unit_is_exported(tmp_p
     store = open_location(str(tmp_path))
 
     def look(unit):
-        eventually(lambda: (summary := read_summary(store, "app")) and summary.whole)
+        eventually(lambda: (totals := read_plan_totals(store, "app")) and totals.whole)
 
     assert export([Numbers(on_export=look)], store, workers=1, progress=Silent()).complete
 

@@ -27,7 +27,7 @@ from migrate.export import run as export_run
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.open_sources import LostSource
-from migrate.export.plan_totals import read_summary
+from migrate.export.plan_totals import read_plan_totals
 from migrate.export.run import already_sealed, seal_unasked
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
@@ -133,7 +133,7 @@ def test_what_a_run_has_done_is_known_though_it_ended_at_the_last_moment(store):
     with pytest.raises(KeyboardInterrupt):
         go(store, Numbers(on_finish=interrupt))
     assert export_status(store).sources[0].done == Totals(10, 95, 380)
-    assert read_summary(store, "app").done == Totals(10, 95, 380)
+    assert read_plan_totals(store, "app").done == Totals(10, 95, 380)
 
 
 def test_a_source_that_is_left_is_planned_no_further(store, monkeypatch):
@@ -162,7 +162,7 @@ def test_the_room_for_the_seal_grows_with_the_units(store, monkeypatch):
 
 def test_a_location_without_room_for_the_plan_is_full(store):
     tokens = []
-    plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), prefix=layout.plan_summary("app")))
+    plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), prefix=layout.plan_totals("app")))
     faulty = Faulty(store, plan)
     options = {"open_unit_store": lambda token: tokens.append(token) or faulty}
     with pytest.raises(NoSpaceError, match="the location is full, so it was not read to its end: no room"):
