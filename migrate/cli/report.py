@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
-from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
+from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources, locations_of
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import given_destinations, load_case
 from migrate.cli.common.terminal import Console, Text
@@ -28,9 +28,9 @@ from migrate.cli.common.verb import verb
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
-from migrate.errors import OK, GoneError, IncompleteError, UsageError
+from migrate.errors import OK, GoneError, IncompleteError, MoveoutError, UsageError
 from migrate.report import Checked, Event, Later, add_result, gather, page, restore_name
-from migrate.restore.restore_records import UP, RestoreRecord, read_restore_records
+from migrate.restore.restore_records import IN_PART, UP, RestoreRecord, read_restore_records
 from migrate.storage.api import Store
 from migrate.storage.local.whole_file import write_whole
 from migrate.verify import Level
@@ -122,13 +122,22 @@ def report_command(
     later = _custody(store)
     for command, result_value in _results(result or []):
         later = add_result(later, command, result_value, reader.info.id)
-    later = _with_restores(later, read_restore_records([store]), reader.info.id)
+    stores = [store, *_others(session, location, loaded)]
+    later = _with_restores(later, read_restore_records(stores), reader.info.id)
     verified = None
     if level is not None or pairs:
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = add_result(later, "verify", verified.as_json(), reader.info.id)
     write_whole(out, page(gather(reader, later)), crash_point="report.page")
     return Reported(store.location, out, verified, reader.info.complete, missing)
+
+
+def _others(session: Session, location: Endpoint, case: Case | None) -> Iterator[Store]:
+    """Yield the other locations of a case: restores from there are recorded there."""
+    for other in locations_of(case):
+        if other.url != location.url:
+            with suppress(MoveoutError):
+                yield session.store(other)
 
 
 def _with_restores(later: Later, records: Sequence[RestoreRecord], bundle: str) -> Later:
@@ -138,7 +147,11 @@ def _with_restores(later: Later, records: Sequence[RestoreRecord], bundle: str) 
         what = restore_name(record.source, record.destination)
         if record.bundle != bundle or any(check.what == what for check in checks):
             continue
-        checks.append(Checked(what, record.at, left_out=() if record.result == UP else (record.happened,)))
+        if record.result in {UP, IN_PART}:
+            left_out = record.happened.partition("without: ")[2] or record.happened
+            checks.append(Checked(what, record.at, left_out=() if record.result == UP else (left_out,)))
+        else:
+            checks.append(Checked(f"Restore of {record.source}", record.at, (record.happened,)))
         if record.is_up:
             compared.setdefault(record.source, record.at)
     return replace(later, checks=checks, compared=compared)

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -649,5 +650,11 @@ def _shown(location: LocationStatus, case_option: str) -> Iterator[ShownRun]:
         yield ShownRun("", capital(_switched_words(location.switched, case_option)), good=True)
     for followed in location.followed:
         yield ShownRun("", _followed_words(followed), good=not followed.lost, detail=followed.problem)
-    for record in location.deltas:
-        yield ShownRun("", _delta_words(record), good=not record.unequal, detail="; ".join(record.unequal))
+    if location.deltas:
+        lines = [
+            (_delta_words(record), *(f"{record.source}: {table}" for table in record.unequal))
+            for record in location.deltas
+        ]
+        headline = f"{things(len(location.deltas), 'source')} kept up by delta passes"
+        good = not any(record.unequal for record in location.deltas)
+        yield ShownRun("", headline, good=good, sources=[*chain.from_iterable(lines)])

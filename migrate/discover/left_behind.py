@@ -30,9 +30,15 @@ def find_left_behind(
     case: Case, sources: Mapping[str, Endpoint], answers: Sequence[ServerAnswer]
 ) -> LeftBehind:
     """Return what the servers of a case have answered that is neither among its sources nor among what it leaves out or
-    does not take. ``sources`` are those that leave: with what patterns meant when they were expanded.
+    does not take, nor holds its bundle. ``sources`` are those that leave: with what patterns meant when they were
+    expanded.
     """
-    known = [*(source.url for source in sources.values()), *(entry.url for entry in case.left_out)]
+    locations = (location.url for location in (case.bundle, case.transfer_to) if location)
+    known = [
+        *(source.url for source in sources.values()),
+        *(entry.url for entry in case.left_out),
+        *locations,
+    ]
     not_taken = {(entry.kind, entry.name, entry.region) for entry in case.not_taken}
     seen: set[str] = set()
     rests = [_rest_of(answer, known, not_taken, seen) for answer in answers]

@@ -94,10 +94,10 @@ def export_status(store: Store) -> ExportStatus:
     if making is None:
         kind_of_location, key = export_state.look(store)
         if kind_of_location is export_state.LocationKind.FOREIGN:
-            there = "the record of a bundle" if exists(store, layout.CUSTODY_LOG) else key
-            raise UsageError(
-                f"{store.location} holds no export: there is {there}", next_step=step_where_no_bundle(store)
-            )
+            problem = f"{store.location} holds no export: there is {key}"
+            if exists(store, layout.CUSTODY_LOG):
+                problem = f"no bundle lies at {store.location} any more, only its record"
+            raise UsageError(problem, next_step=step_where_no_bundle(store))
         return ExportStatus(store.location, "empty", "", "", [], holder, age)
     with ThreadPoolExecutor(_READERS) as executor:
         source_statuses = [_open_source(store, source, executor) for source in making.sources]

@@ -2,10 +2,13 @@
 
 import hashlib
 import re
+import shutil
 
 import psycopg
+from msgspec.structs import replace
 
 from migrate.export import export
+from migrate.restore.restore_records import RestoreRecords, read_restore_records
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file
@@ -62,6 +65,21 @@ def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path
     report = parse(page.read_bytes())
     assert f"a restored to sqlite://{tmp_path}/new.db" in report.text, "recorded next to the bundle"
     assert re.search(r"up and compared [\d,]+ h \d+ min before it", report.text), report.text
+    [record] = read_restore_records([open_location(str(tmp_path / "bundle"))])
+    failed = replace(record, source="b", result="no", happened="not restored: it is shut")
+    part = replace(record, source="c", result="in part", happened="restored, 2 items, without: a table")
+    RestoreRecords([lambda: open_location(str(tmp_path / "bundle"))]).write(failed)
+    RestoreRecords([lambda: open_location(str(tmp_path / "bundle"))]).write(part)
+    moved = tmp_path / "moved.toml"
+    moved.write_text(case.read_text() + f'[transfer]\nlocation = "{tmp_path}/copy"\n')
+    assert call("transfer", tmp_path / "bundle", tmp_path / "copy").code == 0
+    assert call("report", "-c", moved, "--out", page).code == 0
+    report = parse(page.read_bytes())
+    assert f"a restored to sqlite://{tmp_path}/new.db" in report.text, "recorded at the other location"
+    assert "Restore of b " in report.text
+    assert "b restored to" not in report.text
+    assert "left out: a table" in report.text
+    shutil.rmtree(tmp_path / "bundle/restored")
     assert call("report", "-c", case, "--result", tmp_path / "run.json", "--out", page).code == 0
     report = parse(page.read_bytes())
     assert report.text.count("all well") == 2

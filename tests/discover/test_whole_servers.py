@@ -2,7 +2,11 @@
 
 import pytest
 
+from exporters.discovery import Discovery, FoundSource
 from migrate.bundle.reader import BundleReader
+from migrate.case.model import Case, Endpoint
+from migrate.discover.left_behind import find_left_behind
+from migrate.discover.servers import ServerAnswer
 from migrate.storage.registry import open_location
 from scripts.process import free_port
 from tests.cli.conftest import call, result
@@ -153,3 +157,10 @@ advice = "export it to S3"
         assert text in page
     assert call("verify", tmp_path / "bundle").code == 0
     assert also_my in call("run", "-c", case, "--json").json["result"]["sentences"]
+
+
+def test_the_bucket_of_the_bundle_is_not_left_behind():
+    case = Case("night", None, {}, None, Endpoint("s3://kept/acme?profile=p"), {})
+    sources = [FoundSource(f"s3://{name}?profile=p", name) for name in ("kept", "other")]
+    stays = find_left_behind(case, {}, [ServerAnswer("s3://?profile=p", Discovery(sources))])
+    assert [server.names for server in stays.servers] == [["other"]]
