@@ -45,7 +45,7 @@ INDEX_ROWS = 1_000_000
 """At most so many rows in one file of the index."""
 _GROUP_ROWS = 50_000
 CONFIGURATION = "bucket.json"
-_TAG_SAMPLES = 3
+_TAG_SHARDS, _TAG_SAMPLES = 4, 6
 _UNREAD = {"denied", "failing"}
 """Entries next to the settings: the names of those that could not be read."""
 _NAMED_GAPS = 100_000
@@ -252,9 +252,22 @@ class SummaryWriter(Struct, frozen=True):
 
 
 def tags_readable(bucket: Bucket, inventory: Inventory) -> bool:
-    """Tell whether the tags of a few objects may be read."""
-    samples = list(inventory.objects(0, 0, _TAG_SAMPLES)) if inventory.totals.shards else []
+    """Tell whether the tags of some objects may be read, from all over the bucket: a policy may deny them below a
+    prefix, and servers that count tags say nothing of them then.
+    """
+    samples = [
+        summary
+        for shard in _spread(inventory.totals.shards, _TAG_SHARDS)
+        for row in _spread(inventory.shard(shard).num_rows, _TAG_SAMPLES)
+        for summary in inventory.objects(shard, row, 1)
+        if not summary.is_delete_marker  # which has none, and servers say of it that there is no such call
+    ]
     return bucket.tags_readable(samples)
+
+
+def _spread(count: int, most: int) -> Iterable[int]:
+    """Return numbers below ``count``, at most as many, at even distances."""
+    return range(0, count, -(-count // most) or 1)
 
 
 def _put_read(etags: list[str | None], table: pa.Table) -> int:

@@ -20,9 +20,10 @@ from migrate.restore.objects.destination_terms import Terms
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import Capabilities, Later, probe
 from migrate.storage.s3.metadata.acl import CANNED
-from migrate.sync.plan import TAG_SAMPLES, Sides
+from migrate.sync.plan import Sides
 
 CAPABILITIES = "capabilities.json"
+_TAG_SAMPLES = 3
 _HOLDS = timedelta(days=1)
 
 
@@ -97,7 +98,7 @@ def _kept(
 
 
 def _samples(sides: Sides) -> Sequence[ObjectSummary]:
-    return list(islice(sides.source.list(), TAG_SAMPLES))
+    return list(islice(sides.source.list(), _TAG_SAMPLES))
 
 
 def _losses(sides: Sides, *, keeps_versions: bool | None, tags_readable: bool) -> Iterator[Loss]:

@@ -37,8 +37,6 @@ _RESERVED = "it lies where moveout keeps the records of syncs, so no sync copies
 _REPORTED_AT_ONCE = 5000
 EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
-TAG_SAMPLES = 3
-"""So many objects show whether tags may be read."""
 Listings = tuple[Iterator[Page], Iterator[Page]]
 """Of the source, and of the destination."""
 
@@ -46,8 +44,9 @@ Listings = tuple[Iterator[Page], Iterator[Page]]
 class Plan(Struct):
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
     row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
-    ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied. ``reserved``:
-    the first few that lie where the records of syncs are, and are none; ``not_utf_8``: objects that cannot be named.
+    ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied, from all over.
+    ``reserved``: the first few that lie where the records of syncs are, and are none; ``not_utf_8``: objects that
+    cannot be named.
     """
 
     run: str
@@ -260,7 +259,9 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
     if step.do not in {Action.COPY, Action.LOOK} or step.source is None:
         return step
     plan.size_bytes += step.source.size_bytes
-    if len(plan.samples) < TAG_SAMPLES and not step.source.version_id:
+    copied = plan.steps[Action.COPY] + plan.steps[Action.LOOK]
+    # Of the first, second, fourth, eighth …: a policy may deny what lies below a prefix.
+    if copied & (copied - 1) == 0 and not step.source.version_id:
         plan.samples.append(step.source)
     plan.classes.add(step.source.storage_class)
     name = prefix + step.key

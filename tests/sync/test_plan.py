@@ -207,7 +207,7 @@ def test_steps_are_counted_by_what_they_do():
     assert (made.to_do, made.extra, made.strangers, made.excluded) == (3, 2, 1, 1)
     assert (made.size_bytes, made.listed, made.listed_bytes, made.same) == (22, 7, 70, 3)
     assert made.examples[Action.EXTRA] == ["d", "e"]
-    assert [sample.key for sample in made.samples] == ["a", "b//c", ""]
+    assert [sample.key for sample in made.samples] == ["a", "b//c"]
     assert notes.items == 4 + 2 + 6
     assert notes.tasks == [("compare media", 5), None]
 
@@ -242,7 +242,7 @@ def test_of_many_steps_a_few_are_examples(monkeypatch):
     notes = Notes()
     made = make_plan(Scripted(many), Record(), "run", notes)
     assert len(made.examples[Action.COPY]) == 20
-    assert [sample.key for sample in made.samples] == ["00", "01", "02"]
+    assert [sample.key for sample in made.samples] == ["00", "01", "03", "07", "15"]
     assert (notes.items, notes.reports) == (23, 5)
 
 

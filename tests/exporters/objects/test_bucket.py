@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import boto3
@@ -25,7 +25,7 @@ from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.exporters.objects.conftest import ODD_KEYS, MakeShop, OddShop, Shop, asks, bodies_of
+from tests.exporters.objects.conftest import ODD_KEYS, MakeShop, OddShop, Shop, asks, bodies_of, take_out
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 
 WINDOW = 1 << 20
@@ -188,6 +188,33 @@ def test_whether_tags_may_be_read_is_found_out(shop: Shop) -> None:
     bucket = open_bucket(shop.url)
     samples: list[ObjectSummary] = list(bucket.list())
     assert bucket.tags_readable(samples)
+
+
+def test_tags_are_asked_for_all_over_the_bucket_and_not_of_delete_markers(
+    odd: OddShop, tmp_path: Path
+) -> None:
+    """No delete marker has any, and servers say that there is no such call: all tags were left behind after one."""
+    odd.shop.boto.put_bucket_versioning(Bucket=odd.shop.name, VersioningConfiguration={"Status": "Enabled"})
+    for key in ("a", "b", "c", "d", "e", "secret/f"):
+        odd.shop.put(key, Tagging="who=me")
+    odd.shop.boto.delete_object(Bucket=odd.shop.name, Key="a")
+
+    def answer(asked: Asked) -> Answer | None:
+        if asks(asked, "tagging") and "secret" in asked.path:
+            return refusal(403, "AccessDenied")
+        answer = odd.proxy.forward(asked)
+        kept = (pair for pair in answer.headers if pair[0].lower() != "x-amz-tagging-count")
+        return replace(answer, headers=tuple(kept))
+
+    odd.proxy.answer, odd.proxy.name = answer, "AmazonS3"
+    losses = {loss.property for _, loss in take_out(odd.url, tmp_path / "counts").losses()}
+    assert "tags" in losses
+    odd.proxy.name = "Unknown"
+    reader = take_out(odd.url, tmp_path / "bundle")
+    rows = [
+        row for batch in reader.index("shop") for row in batch.to_pylist() if row["disposition"] == "exported"
+    ]
+    assert [dict(row["tags"] or ()) for row in rows if not row["is_delete_marker"]] == 5 * [{"who": "me"}]
 
 
 @pytest.mark.parametrize(("code", "readable"), [("NotImplemented", True), ("InvalidRequest", False)])

@@ -92,7 +92,10 @@ def test_the_listings_are_held_against_the_index_to_their_end_and_what_they_lack
     totals = closing().inventory.totals
     totals.shards = 1
     inventory = SimpleNamespace(
-        totals=totals, selection=Selection(), objects=lambda shard, start, count: list("abcd"[:count])
+        totals=totals,
+        selection=Selection(),
+        shard=lambda number: SimpleNamespace(num_rows=2),
+        objects=lambda shard, start, count: [SimpleNamespace(is_delete_marker=False)],
     )
     files = Files()
     summary = SummaryWriter(bucket, inventory, Workspace(), None, relisting, report).run([], files)
