@@ -195,9 +195,10 @@ class ProgressDatabase:
         ):
             yield decode_record(record, unit_id, source).done()
 
-    def files(self) -> Iterator[FileRecord]:
-        """Yield all files of the bundle so far, ordered by key (UTF-8 bytes, as stores list)."""
-        for row in self._pages("SELECT key, size_bytes, sha256, crc64nvme FROM files WHERE key > ?", "key"):
+    def files(self, prefix: str = "") -> Iterator[FileRecord]:
+        """Yield all files of the bundle so far whose keys begin so, ordered by key (UTF-8 bytes, as stores list)."""
+        query = "SELECT key, size_bytes, sha256, crc64nvme FROM files WHERE key < ? AND key > ?"
+        for row in self._pages(query, "key", f"{prefix}\U0010ffff", after=prefix):
             yield FileRecord(row[0], row[1], row[2], int(row[3], 16))
 
     def owner(self, key: str) -> tuple[str, str] | None:
@@ -258,9 +259,9 @@ class ProgressDatabase:
         with _disk_errors_translated(), self._lock:
             return self._db.execute(query, values).fetchall()
 
-    def _pages(self, query: str, order: str, *fixed: str, marks: int = 1) -> Iterator[Any]:
+    def _pages(self, query: str, order: str, *fixed: str, marks: int = 1, after: str = "") -> Iterator[Any]:
         """Walk a query page by page; its first ``marks`` columns are the order and the last conditions."""
-        last: tuple[str, ...] = ("",) * marks
+        last: tuple[str, ...] = (after,) * marks
         while rows := self._rows(f"{query} ORDER BY {order} LIMIT {_PAGE}", *fixed, *last):
             yield from rows
             last = tuple(rows[-1][:marks])

@@ -103,7 +103,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
         summary = before.summary
     if summary is not None:
         if failures:
-            _keep_unrecorded(run, source.name)
+            _keep_unrecorded(run, source.name, units.obsolete if units else ())
         return ExportedSource(_reconciliation(run, source, summary, failures), broken)
     error = error or SourceError(f"{source.name} was not finished")
     _load_rest(run, source.name)
@@ -313,16 +313,16 @@ def _described(
     return _reconciliation(run, source, summary, failures)
 
 
-def _keep_unrecorded(run: ExportRun, source: str) -> None:
+def _keep_unrecorded(run: ExportRun, source: str, obsolete: Collection[str] = ()) -> None:
     """Have files that no record names sealed as they are, each named as a gap: nobody may be able to read the source
-    again. They are those of damaged records, and of a run that was killed before it wrote their record.
+    again. They are those of damaged records, and of a run that was killed before it wrote their record; not those that
+    are ``obsolete``.
     """
-    prefix = layout.source_file(source, "")
-    known = (file for file in run.ledger.files() if file.key.startswith(prefix))
+    prefix, others = layout.source_file(source, ""), {layout.duckdb_script(source), *obsolete}
     unrecorded = [
         key
-        for key, expected_bytes, _ in compare(known, run.store, prefix)
-        if expected_bytes is None and key != layout.duckdb_script(source) and layout.is_payload(key)
+        for key, expected_bytes, _ in compare(run.ledger.files(prefix), run.store, prefix)
+        if expected_bytes is None and layout.is_payload(key) and key not in others
     ]
     run.ledger.add_files([describe_file(run.store, key) for key in unrecorded])
     reason = "no record says what is in this file; it is kept as it is"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Self
@@ -19,7 +19,7 @@ from msgspec import Struct
 from exporters.api import PreparesFinish, Snapshot, Source, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.bundle.commit_records import CommitRecord, record_ids
+from migrate.bundle.commit_records import CommitRecord, read_records, record_ids
 from migrate.bundle.export_state import ExportState, now
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase, Totals
@@ -77,10 +77,13 @@ class ExportRun(Struct, frozen=True, kw_only=True):
 
 
 class SourceUnits:
-    """One source's units in one run. After ``run``, ``failed`` names the units that could not be done."""
+    """One source's units in one run. After ``run``, ``failed`` names the units that could not be done, ``obsolete`` the
+    files of units that the source has no more.
+    """
 
     def __init__(self, run: ExportRun, source: Source, snapshot: Snapshot) -> None:
         self.failed: list[str] = []
+        self.obsolete: Collection[str] = ()
         self._run = run
         self._source = source.name
         self._runner = UnitRunner(
@@ -156,11 +159,22 @@ class SourceUnits:
         if not units:
             self._error = self._error or self._last_denial
         if self._error is None:
-            for unit_id in self._recorded_ids:  # in the plan no more; the seal removes their files
-                store.delete(layout.commit_record(self._source, unit_id))
+            self._remove_obsolete()
         with suppress(NoSpaceError):
             self._report(at_once=True)
         return self._error
+
+    def _remove_obsolete(self) -> None:
+        """Remove the records of what is in the plan no more; the seal removes their files. Where units failed, note
+        these: other files without a record stay.
+        """
+        run = self._run
+        if self.failed:
+            ids = sorted(self._recorded_ids)
+            records = read_records(run.store, self._source, ids, run.executor, lambda _: None)
+            self.obsolete = {file.key for record in records for file in record.files}
+        for unit_id in self._recorded_ids:
+            run.unit_store.delete(layout.commit_record(self._source, unit_id))
 
     def _step(self) -> bool:
         """Hand out units, and take in what became of others. Return whether there is more to do."""

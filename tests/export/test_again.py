@@ -211,6 +211,24 @@ def test_no_record_describes_files_that_were_replaced(store: MultipartStore) -> 
     assert record not in [info.key for info in store.list("_work/")]
 
 
+def test_what_the_source_has_no_more_goes_also_where_a_unit_fails(store: MultipartStore) -> None:
+    """Its files stayed, named as ones without a record. Those of a unit that fails stay, also where its record is
+    damaged.
+    """
+    damaged = "chunk/00000020"
+
+    def on_export(unit: Unit) -> None:
+        if unit.id == damaged:
+            raise SourceError("it cannot be read now")
+
+    store.put(layout.commit_record("app", damaged), b"{")
+    assert go(store, Numbers(count=80, gaps={13: FAILED}, on_export=on_export)).exit_code == 3
+    assert numbers(store) == [number for number in range(80) if number != 13]
+    gaps = {gap.item: gap.reason for _, gap in BundleReader(store).gaps()}
+    assert gaps.keys() == {"13", "data/app/numbers/00000020.txt"}
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+
+
 @dataclass
 class AnotherTime(Numbers):
     """The same numbers under another snapshot."""
