@@ -450,8 +450,9 @@ def _tell_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRe
         "buckets": [{"name": bucket.name, "objects": bucket.objects} for bucket in record.buckets],
         "downtime": record.downtime_seconds,
     }
-    note = record_if_allowed(store, signers, "switched", details, once=True)
-    return [note] if note else []
+    notes: list[str] = []
+    record_if_allowed(store, signers, "switched", details, notes.append, once=True)
+    return notes
 
 
 def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -> TakenBack:
@@ -474,9 +475,9 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
         "at": record.switched_at if record else "",
         "written": {name: [str(finding) for finding in findings] for name, findings in written.items()},
     }
-    note = record_if_allowed(store, signers, "switched back", details, once=record is not None)
+    hints: list[str] = []
+    record_if_allowed(store, signers, "switched back", details, hints.append, once=record is not None)
     remove_record(store)
-    hints = [note] if note else []
     if record and record.buckets:
         names = ", ".join(bucket.name for bucket in record.buckets)
         hints.append(f"what the new side of {names} has since: moveout sync {case.option} --dry-run names it")

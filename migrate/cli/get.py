@@ -152,9 +152,8 @@ def get_command(
     else:
         output = _get_rows(session, reader, keys, rows, to, source=name)
         details = {"table": ", ".join(keys), "rows": rows or ":"}
-    failure = record_if_allowed(reader.store, signers, "fetched", {"source": name, **details})
-    if failure is not None:
-        session.progress.note(failure)
+    details = {"source": name, **details}
+    record_if_allowed(reader.store, signers, "fetched", details, session.progress.note)
     print_missing(session, reader, name, output.missing)
     return output
 

@@ -335,9 +335,8 @@ def run_restore(
         if signers:
             from migrate.custody.log.events import record_if_allowed  # noqa: PLC0415  see ``signing_keys``
 
-            failure = record_if_allowed(store, signers, "restored", restored.log_details(options.only))
-            if failure is not None:
-                session.progress.note(failure)
+            details = restored.log_details(options.only)
+            record_if_allowed(store, signers, "restored", details, session.progress.note)
         return restored
 
 

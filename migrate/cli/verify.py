@@ -335,9 +335,8 @@ def run_verify(
             failures,
             session.is_detailed(len(against)),
         )
-        failure = record_if_allowed(store, options.keys, "verified", verified.log_details())
-        if failure is not None:
-            session.progress.note(failure)
+        note = session.progress.note
+        record_if_allowed(store, options.keys, "verified", verified.log_details(), note)
         return verified
 
 

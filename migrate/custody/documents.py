@@ -72,20 +72,22 @@ class Document(Struct, frozen=True):
         return {**self.value, **free} == {**other.value, **free}
 
 
-def signed_at(document: Document, log: custody_log.Log, trust: Trust) -> datetime | None:
-    """Return as of when the keys that signed a document count: when the log first named it, and not before its own
-    time. None, for now, where no entry shows that it was there.
+def signed_at(document: Document, first_named: Mapping[str, datetime]) -> datetime | None:
+    """Return as of when the keys that signed a document count: when the log first named it (``Log.first_named``), and
+    not before its own time. None, for now, where no entry shows that it was there.
 
     Whoever signs may write any time: a key that was stolen, and is not valid any more, signs a year back. So the log is
     the proof of existence that ETSI EN 319 102-1 asks for, and without it a signature is judged as of now.
     """
-    recorded = log.recorded_at(document.sha256, trust)
+    recorded = first_named.get(document.sha256)
     return max(recorded, document.moment or recorded) if recorded else None
 
 
-def name_of(public: PublicKey, document: Document, log: custody_log.Log, trust: Trust) -> str | None:
+def name_of(
+    public: PublicKey, document: Document, first_named: Mapping[str, datetime], trust: Trust
+) -> str | None:
     """Return what a list calls a signer of a document, as of ``signed_at``; None where the signature does not count."""
-    return trust.name(public, signed_at(document, log, trust))
+    return trust.name(public, signed_at(document, first_named))
 
 
 def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:

@@ -8,7 +8,7 @@ is written into the log first, so that the same command finishes what a dead run
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -200,10 +200,11 @@ def _unreceived(
     receipts = [
         document for document in all_receipts if document.root == root and document.sha256 in recorded
     ]
+    first_named = log.first_named(trust) if trust else {}
     signed = [
         document
         for document in receipts
-        if any(_is_of_others(public, document, log, by, trust) for public in document.signers)
+        if any(_is_of_others(public, document, first_named, by, trust) for public in document.signers)
     ]
     if not signed:
         nobody = f"nobody in {trust.source}" if trust else "nobody"
@@ -244,7 +245,11 @@ def _outlasts(whole: Document, damaged: Document) -> bool:
 
 
 def _is_of_others(
-    public: PublicKey, document: Document, log: Log, by: Collection[PublicKey], trust: Trust | None
+    public: PublicKey,
+    document: Document,
+    first_named: Mapping[str, datetime],
+    by: Collection[PublicKey],
+    trust: Trust | None,
 ) -> bool:
     """Tell whether a key that signed a document is another party's. With a list it must be on it, and under no name
     of the keys ``by`` which the bundle is erased: a second key of who erases it is not another party, whatever else it
@@ -253,7 +258,7 @@ def _is_of_others(
     if trust is None or public in by:
         return public not in by
     is_own = any(trust.owners(public) & trust.owners(own) for own in by)
-    return documents.name_of(public, document, log, trust) is not None and not is_own
+    return documents.name_of(public, document, first_named, trust) is not None and not is_own
 
 
 def refuse_held(held: Sequence[str]) -> None:

@@ -641,7 +641,7 @@ def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(
     what = CustodyEvent("audited", "b", document.root, location.location, document.named)
 
     def signed_at():
-        return documents.signed_at(document, custody_log.read(location), trust)
+        return documents.signed_at(document, custody_log.read(location).first_named(trust))
 
     assert signed_at() is None
     custody_log.append(location, make_key("stranger"), lambda _: [what], clock=lambda: made)
@@ -654,7 +654,9 @@ def test_a_document_counts_as_of_its_record_and_not_before_its_own_time(
     later = documents.make("audit", "Another", {"root": document.root}, now=made)
     what = CustodyEvent("audited", "b", document.root, location.location, later.named)
     custody_log.append(location, provider, lambda _: [what], clock=lambda: made + timedelta(hours=3))
-    assert documents.signed_at(later, custody_log.read(location), trust) == made + timedelta(hours=3)
+    assert documents.signed_at(later, custody_log.read(location).first_named(trust)) == made + timedelta(
+        hours=3
+    )
 
 
 def test_a_key_that_was_replaced_adds_no_document_of_last_year(kept, provider, customer, make_key, tmp_path):

@@ -78,12 +78,12 @@ def acknowledge_command(
     kept: Mapping[str, bytes] = signatures
     left_out: Sequence[PublicKey] = ()
     if trust is not None:
-        log = custody_log.read(store)
+        first_named = custody_log.read(store).first_named(trust)
         kept, left_out = documents.sort_signatures(
             document,
             signatures,
             lambda public: (
-                public == signer.public or documents.name_of(public, document, log, trust) is not None
+                public == signer.public or documents.name_of(public, document, first_named, trust) is not None
             ),
         )
     if trust is not None and left_out and not receipt.senders_of(document, kept, signer):

@@ -115,10 +115,11 @@ class ShownLog(Struct, frozen=True):
             before = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12} {name}{'  ' if known else ' '}"
             for line in lines_behind(console, plain(before), plain(claimed + details), 6):
                 console.print(Text(line))
+        first_named = self.log.first_named(self.trust) if self.trust else {}
         for document in self.documents:
             console.print(Text(plain(f"{document.key}: {document.about}")))
             for by in document.signers:
-                known = documents.name_of(by, document, self.log, self.trust) if self.trust else None
+                known = documents.name_of(by, document, first_named, self.trust) if self.trust else None
                 console.print(Text(f"  signed by {by.fingerprint} {known or ''}"))
         for note in self.notes:
             console.print(Text(f"  {plain(note)}", style="dim"))
@@ -251,15 +252,17 @@ def _strangers(log: Log, documents_kept: Sequence[Document], trust: Trust) -> tu
     ]
     if log.head is not None and log.head.signer not in trust.keys:
         findings.append(Finding(layout.CUSTODY_HEAD, sentence, "", log.head.signer.fingerprint))
-    notes = []
+    notes, first_named = [], log.first_named(trust)
     for document in documents_kept:
         strangers = [
-            public for public in document.signers if documents.name_of(public, document, log, trust) is None
+            public
+            for public in document.signers
+            if documents.name_of(public, document, first_named, trust) is None
         ]
         names = ", ".join(public.fingerprint for public in strangers)
         receivers = receipt.receivers(document, log) or document.signers
         replaced = [public for public in strangers if public in trust.keys]
-        if replaced and log.recorded_at(document.sha256, trust) is None:
+        if replaced and document.sha256 not in first_named:
             notes.append(
                 f"{document.key} is signed by {trust.keys[replaced[0]][0]}, and no entry says that it was there then:"
                 " it counts for nothing"
@@ -352,11 +355,11 @@ def add_command(
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     left_out: Sequence[PublicKey] = ()
     if trust is not None:
-        log = custody_log.read(store)
+        first_named = custody_log.read(store).first_named(trust)
         signatures, left_out = documents.sort_signatures(
             document,
             signatures,
-            lambda public: documents.name_of(public, document, log, trust) is not None,
+            lambda public: documents.name_of(public, document, first_named, trust) is not None,
         )
         if not signatures:
             raise NotAllowedError(

@@ -100,10 +100,12 @@ class Log(Struct, frozen=True):
         ]
         return replace(self, entries=kept)
 
-    def recorded_at(self, sha256: str, trust: Trust) -> datetime | None:
-        """Return when the log first named a file by its hash, as ``dated`` has it; None where it does not."""
-        dated = self.dated(trust)
-        return next((at for entry_, at in dated if entry_.what.details.get("sha256") == sha256), None)
+    def first_named(self, trust: Trust) -> dict[str, datetime]:
+        """Return when the log first named each file, by its SHA-256, as ``dated`` has it."""
+        named: dict[str, datetime] = {}
+        for entry_, at in self.dated(trust):
+            named.setdefault(str(entry_.what.details.get("sha256")), at)
+        return named
 
     def before(self, entry_: LogEntry) -> Log:
         """Return the log as it was when an entry was written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -114,15 +114,20 @@ def record_transfer(
 
 
 def record_if_allowed(
-    store: Store, signers: Sequence[Signer], event: str, details: Mapping[str, Any], *, once: bool = False
-) -> str | None:
-    """Append an event with the first key, if there is one; return why it could not be, for what was done is done.
+    store: Store,
+    signers: Sequence[Signer],
+    event: str,
+    details: Mapping[str, Any],
+    note: Callable[[str], None],
+    *,
+    once: bool = False,
+) -> None:
+    """Append an event with the first key, if there is one; note why it could not be, for what was done is done.
     ``once``: unless the log has it already.
     """
     if not signers:
-        return None
+        return
     try:
         record(store, signers[0], event, details, once=once)
     except MoveoutError as exc:
-        return f"not in the custody log: {exc}"
-    return None
+        note(f"not in the custody log: {exc}")
