@@ -29,6 +29,7 @@ from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaCutover, DeltaFollower, DeltaSource, DeltaState
 from migrate.follow.followed import RecordedBase
 from migrate.follow.handover import cutover_lease
+from migrate.follow.own_rows import OwnRows
 from migrate.follow.table_digests import as_recorded
 from migrate.repair import row_differences
 from migrate.repair.live_repair import open_repair
@@ -415,6 +416,28 @@ def test_a_pass_that_was_killed_is_gone_on_with(files, monkeypatch):
     Files().run_sql(files.destination.url, CHANGE[2])
     with pytest.raises(NotEqualError, match="of app has other rows at"):
         files.take_pass(token)
+
+
+def test_a_row_that_others_write_during_a_pass_stays(sides, tmp_path, monkeypatch):
+    """The pass reads it, and writes a moment later."""
+    engine, old, new = sides
+    source = DeltaSource("app", Endpoint(old), Endpoint(new), open_location(str(tmp_path / "home")))
+    write_delta(source.store, DeltaRecord("app"))
+    for statement in MAKE[:2]:
+        for url in (old, new):
+            engine.run_sql(url, statement)
+    engine.run_sql(old, CHANGE[0])
+    before = OwnRows.before_writing
+
+    def write_before(*words):
+        before(*words)
+        engine.run_sql(new, "UPDATE accounts SET balance = 7000 WHERE id = 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnRows, "before_writing", write_before)
+        with pytest.raises(BusyError, match=r"accounts.* was written to while it was compared"):
+            source.take_pass(CancellationToken())
+    assert engine.fetch(new, "SELECT balance FROM accounts WHERE id = 1") == [(7000,)]
 
 
 class KilledAtThird(CancellationToken):

@@ -57,7 +57,7 @@ def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | N
     return digest_query(feed, row_select(table, keys), advance)
 
 
-def digest_query(feed: Feed, query: str, advance: Advance | None = None) -> RowsDigest:
+def digest_query(feed: Feed, query: str | bytes, advance: Advance | None = None) -> RowsDigest:
     """Return rows and digest of what a query selects. Raises ``SourceError``."""
     digest = RowsDigest()
     for block in feed.blocks(query):

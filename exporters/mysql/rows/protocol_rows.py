@@ -111,7 +111,7 @@ class Wire:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def query(self, statement: str) -> Iterator[RowBlock | LongRowText]:
+    def query(self, statement: str | bytes) -> Iterator[RowBlock | LongRowText]:
         """Run a query and yield blocks of its rows; long rows in pieces. Raises PyMySQL's errors, and ``EOFError`` at a
         broken line.
         """

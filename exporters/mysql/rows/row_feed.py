@@ -26,7 +26,7 @@ class Feed:
         self._wire = Wire(connection.raw)
         self._unread: Iterator[RowBlock | LongRowText] = iter(())
 
-    def blocks(self, query: str) -> Iterator[RowBlock | LongRowText]:
+    def blocks(self, query: str | bytes) -> Iterator[RowBlock | LongRowText]:
         """Run a query and yield its rows, some thousands at a time, long ones in pieces. Raises the driver's errors."""
         self._unread = self._wire.query(query)
         return self._unread

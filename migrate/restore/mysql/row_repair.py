@@ -12,15 +12,20 @@ import pyarrow as pa
 import pymysql
 
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
+from exporters.mysql.chunk_plan import selected_values
 from exporters.mysql.connection import MysqlAddress, parse_url
 from exporters.mysql.definitions.show_create import trigger_names
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live_rows import MysqlRows, live_rows
+from exporters.mysql.rows.chunk_export import digest_query
 from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, value_at
+from exporters.mysql.rows.row_feed import Feed
 from exporters.mysql.sessions.driver_connection import send
+from exporters.row_digest import digest_texts
 from exporters.sql.columns import Layout
+from migrate.errors import BusyError
 from migrate.repair.row_differences import RowChanges
 from migrate.restore.mysql.destination import DestinationConnection, open_destination
 from migrate.restore.mysql.existing_tables import dropped_triggers, make_kept_triggers
@@ -126,7 +131,22 @@ class MysqlTableWriter:
         for start in range(0, len(texts), _DELETED_AT_ONCE):
             keys = self._literals(texts[start : start + _DELETED_AT_ONCE], others)
             rows = b",".join(b"(%b)" % row for values in keys for row in values.rows)
-            self._connection.run(head + b"(%b) IN (%b)" % (names, rows))
+            condition = b"(%b) IN (%b)" % (names, rows)
+            self._require_same(condition, texts[start : start + _DELETED_AT_ONCE])
+            self._connection.run(head + condition)
+
+    def _require_same(self, condition: bytes, texts: Sequence[bytes]) -> None:
+        """Lock rows that are about to be removed. Raises ``BusyError`` where they are not what they were when they were
+        compared: somebody else has written to them since.
+        """
+        head = f"SELECT {selected_values(self._table)} FROM {self._table.label} WHERE ".encode()
+        now = digest_query(Feed(self._connection), head + condition + b" FOR UPDATE")
+        if now != digest_texts(texts):
+            raise BusyError(
+                f"{self._table.label} was written to while it was compared",
+                about=self._connection.address.url,
+                next_step="find out who writes there; then run the same command again",
+            )
 
     def _add(self, texts: Sequence[bytes]) -> None:
         table = self._table

@@ -17,7 +17,7 @@ from exporters.postgres.live_rows import PostgresRows, live_rows
 from exporters.postgres.rows.copy_feed import copy_encoding
 from exporters.postgres.rows.csv_rows import csv_fields
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
-from migrate.errors import NotAllowedError
+from migrate.errors import BusyError, NotAllowedError
 from migrate.repair.row_differences import LocatedRow, RowChanges
 from migrate.restore.postgres.definitions.refusals import first_line, is_refusal, use_every_schema
 from migrate.restore.postgres.destination import (
@@ -173,12 +173,19 @@ class PostgresTableWriter:
                 )
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
-        """Delete rows that are as they were in the snapshot; one that has been written to since has another place."""
+        """Delete rows that are as they were in the snapshot. Raises ``BusyError`` where one has another place, since
+        somebody else has written to it.
+        """
         for start in range(0, len(rows), _DELETED_AT_ONCE):
             places = [row.place.decode() for row in rows[start : start + _DELETED_AT_ONCE]]
             label = self._label.replace("%", "%%")
             statement = f"DELETE FROM ONLY {label} WHERE ctid = ANY (%s::pg_catalog.tid[])"
-            self._connection.execute(statement.encode(), (places,))
+            if self._connection.execute(statement.encode(), (places,)).rowcount != len(places):
+                raise BusyError(
+                    f"{self._label} was written to while it was compared",
+                    about=self._address.url,
+                    next_step="find out who writes there; then run the same command again",
+                )
 
     def _add(self, texts: Sequence[bytes]) -> None:
         if not texts:

@@ -12,6 +12,7 @@ from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.live_rows import SqliteRows, live_rows
 from exporters.sqlite.rows.value_text import SqliteColumn, values_of_text
+from migrate.errors import BusyError
 from migrate.repair.row_differences import LocatedRow, RowChanges
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.destination import open_destination, translated
@@ -70,6 +71,7 @@ class SqliteTableWriter:
         self._names = [*hidden, *(column.name for column in table.columns)]
         self._stored = [*(True for _ in hidden), *(not column.generated for column in table.columns)]
         self._key = [0] if hidden else [self._names.index(name) for name in key]
+        self._others = [i for i, is_stored in enumerate(self._stored) if is_stored and i not in self._key]
 
     def write(self, changes: RowChanges) -> str:
         """See ``TableWriter``."""
@@ -85,17 +87,21 @@ class SqliteTableWriter:
         return ""
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
-        """Delete rows by their rowid, or their key."""
-        names = [self._names[index] for index in self._key]
-        condition = " AND ".join(
-            f"{self._table.rowid if name is None else quote_name(name)} IS ?" for name in names
-        )
+        """Delete rows. Raises ``BusyError`` where one is not as it was compared: somebody else has written to it."""
+        names = [self._table.rowid if name is None else quote_name(name) for name in self._names]
+        condition = " AND ".join(f"{names[index]} IS ?" for index in self._key)
+        if self._others:
+            others = ", ".join(names[index] for index in self._others)
+            condition += f" AND ({others}) IS ({', '.join('?' * len(self._others))})"
+        statement = f"DELETE FROM {quote_name(self._table.name)} WHERE {condition}"
         for row in rows:
             values: list[Any] = values_of_text(row.text)
-            self._connection.execute(
-                f"DELETE FROM {quote_name(self._table.name)} WHERE {condition}",
-                [values[index] for index in self._key],
-            )
+            parameters = [values[index] for index in (*self._key, *self._others)]
+            if self._connection.execute(statement, parameters).rowcount != 1:
+                raise BusyError(
+                    f"{quote_name(self._table.name)} was written to while it was compared",
+                    next_step="find out who writes there; then run the same command again",
+                )
 
     def _add(self, texts: Sequence[bytes]) -> None:
         rows = [values_of_text(text) for text in texts]
