@@ -143,7 +143,8 @@ def address_problem(new: str, old: str) -> str:
     if registry.find(new) != engine:
         return f"it is no {engine.schemes[0]}:// address, and moveout converts nothing"
     if engine.url_names == "bucket" and not is_pattern(new) and not names_server(new):
-        return f"it names a bucket, and buckets keep their names: write {redact(bare_server(new))}"
+        server = redact(bare_server(new)) + ("" if urlsplit(new).query else "?profile=NAME")
+        return f"it names a bucket, and buckets keep their names: write {server}"
     return ""
 
 

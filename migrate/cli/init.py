@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from msgspec import Struct
@@ -22,7 +22,7 @@ from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
 from migrate.cli.discover import Discovered, run_discover
 from migrate.discover.case_file import CaseText, new_case
-from migrate.discover.servers import ServerAnswer
+from migrate.discover.servers import ServerAnswer, discover_of
 from migrate.engines import registry
 from migrate.errors import OK, NotEmptyError, UsageError
 from migrate.storage.local.errors import translate_os
@@ -31,6 +31,8 @@ _QUESTION = """\
 Where is the old host? Its servers, accounts and directories, in one line:
   postgresql://me@old mysql://me@old s3://?profile=old /srv/app
 Enter alone writes an example to fill in"""
+_DEADLINE_QUESTION = "When does it shut down? A moment, or from now on"
+Value = TypeVar("Value")
 
 
 class WrittenCase(Struct, frozen=True):
@@ -88,13 +90,14 @@ def init(
             next_step=f"edit it, name another file, or: moveout discover -c {path}",
         )
     new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText] = new_case
+    servers = _servers(urls)
     if not urls and session.can_ask and not session.json:
-        urls = _words(session.ask(_QUESTION))
-        if urls:
-            deadline = _ask_deadline(session)
+        servers = _asked(session, _QUESTION, lambda line: _servers(_words(line)))
+        if servers:
+            deadline = _asked(session, _DEADLINE_QUESTION, parse_deadline, default="30h")
             new_text = partial(new_case, deadline=deadline, new_address=partial(_ask_address, session))
-    if urls:
-        return run_discover(session, [Endpoint(as_url(url)) for url in urls], path, new_text=new_text)
+    if servers:
+        return run_discover(session, servers, path, new_text=new_text)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(example_text(datetime.now(UTC)))
@@ -111,13 +114,19 @@ def _words(line: str) -> list[str]:
         return line.split()
 
 
-def _ask_deadline(session: Session) -> datetime:
-    """Ask for the deadline until the answer is one."""
+def _servers(urls: Sequence[str]) -> list[Endpoint]:
+    """Return the servers of URLs. Raises ``UsageError`` for what is none."""
+    endpoints = [Endpoint(as_url(url)) for url in urls]
+    for endpoint in endpoints:
+        discover_of(endpoint)
+    return endpoints
+
+
+def _asked(session: Session, question: str, parse: Callable[[str], Value], default: str = "") -> Value:
+    """Ask until the answer makes sense, and return what it means."""
     while True:
         try:
-            return parse_deadline(
-                session.ask("When does it shut down? A moment, or from now on", default="30h")
-            )
+            return parse(session.ask(question, default=default))
         except UsageError as exc:
             session.err.print(Text(f"{exc}\n→ {exc.next_step}"))
 

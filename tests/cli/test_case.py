@@ -223,7 +223,8 @@ def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
     ended = call("init", tmp_path / "a.toml", files)
     assert (ended.code, list(load(tmp_path / "a.toml").sources)) == (0, ["app"]), ended
     terminal = Terminal("init", tmp_path / "b.toml")
-    terminal.answer("Where is the old host?", f'"{files}"')
+    terminal.answer("Where is the old host?", "old.example")
+    terminal.answer("'old.example' is neither a URL nor a path", f'"{files}"')
     terminal.answer("When does it shut down?", "tomorrow")
     terminal.answer("'tomorrow' is not a time", "2099-01-01 12:00 Europe/Berlin")
     terminal.wait_for(f"Where does sqlite://{files} come up again?")
