@@ -35,6 +35,7 @@ from migrate.cli.common.options import (
     Inventory,
     SelectionOptions,
     SourcePairs,
+    case_words,
     with_inventories,
 )
 from migrate.cli.common.session import Session, export_workers
@@ -591,7 +592,8 @@ def export_command(
         raise UsageError(
             "no location for the bundle is named",
             next_step=meant
-            or "add --to DIRECTORY or --to s3://BUCKET/PREFIX, or [bundle] location in the case file",
+            or "add --to DIRECTORY or --to s3://BUCKET/PREFIX, or "
+            + (case_words() if loaded is None else f"[bundle] location to {loaded.file}"),
         )
     typed = named_as_begun(session, typed_sources(pairs or [], loaded), location)
     endpoints = expanded(session, choose(typed, loaded), loaded, location)
