@@ -242,8 +242,16 @@ class ObjectSnapshot:
             finished = stack.enter_context(closing(FinishedUnits(done)))
             relisting = stack.enter_context(closing(Relisting(self._bucket, totals, pages_ahead)))
             report = stack.enter_context(closing(self._report(totals))) if self._report else None
-            of_bucket = (self._bucket, self._inventory, self._workspace, finished, relisting, report)
-            return SummaryWriter(*of_bucket, noted=self._noted).run(planned, sink)
+            writer = SummaryWriter(
+                self._bucket,
+                self._inventory,
+                self._workspace,
+                finished,
+                relisting,
+                report,
+                noted=self._noted,
+            )
+            return writer.run(planned, sink)
 
     def close(self) -> None:
         """End what is under way."""
