@@ -15,7 +15,7 @@ from migrate.cluster.batch_claims import Claim
 from migrate.cluster.worker_state import RestoreSession
 from migrate.errors import MoveoutError
 from migrate.restore.common.report import Moved
-from migrate.restore.objects.copy import Done, History, ObjectCopy
+from migrate.restore.objects.copy import BatchOutcome, History, ObjectCopy
 from migrate.restore.objects.existing import begins
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
@@ -33,8 +33,8 @@ def fill(session: RestoreSession, piece: Json) -> Json:
         raise
 
 
-def _write(session: RestoreSession, batch: Sequence[History], claim: Claim) -> Done:
-    copy, done_there = session.copy, Done(0, 0, ())
+def _write(session: RestoreSession, batch: Sequence[History], claim: Claim) -> BatchOutcome:
+    copy, done_there = session.copy, BatchOutcome(0, 0, ())
     if claim.contested:
         batch, done_there = look(copy, batch)
     if not batch:
@@ -42,17 +42,17 @@ def _write(session: RestoreSession, batch: Sequence[History], claim: Claim) -> D
     return done_there + copy.write(batch, session.notes, claim.check)
 
 
-def look(copy: ObjectCopy, batch: Sequence[History]) -> tuple[list[History], Done]:
+def look(copy: ObjectCopy, batch: Sequence[History]) -> tuple[list[History], BatchOutcome]:
     """Return what of a batch is still to be written, and what was found there; what is there and is another's counts
     as a finding.
     """
     left: list[History] = []
-    total = Done(0, 0, ())
+    total = BatchOutcome(0, 0, ())
     for history in batch:
         versions = _versions_now(copy, history)
         if not begins(copy.destination, versions, history.rows):
             finding = f"{history.key}: the bucket holds another object of this key; it was left alone"
-            total += Done(0, 0, (finding,))
+            total += BatchOutcome(0, 0, (finding,))
             continue
         rows = history.rows[: len(versions)]
         moved_versions: list[Moved] = [
@@ -60,7 +60,7 @@ def look(copy: ObjectCopy, batch: Sequence[History]) -> tuple[list[History], Don
             for row, version in zip(rows, versions, strict=True)
         ]
         size_bytes = sum(row.size_bytes for row in rows)
-        total += Done(len(rows), size_bytes, (), tuple(moved_versions) if copy.versions else ())
+        total += BatchOutcome(len(rows), size_bytes, (), tuple(moved_versions) if copy.versions else ())
         if len(versions) < len(history.rows):
             left.append(
                 replace(history, rows=history.rows[len(versions) :], before=history.before + len(versions))
@@ -80,10 +80,10 @@ def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:
     return [first] if first is not None and first.key == key else []
 
 
-def answer_of(response: Json) -> Done:
+def answer_of(response: Json) -> BatchOutcome:
     """Return what a worker says of a batch."""
     moved_versions = [tuple(row) for row in response["moved"]]
-    return Done(
+    return BatchOutcome(
         response["items"],
         response["size_bytes"],
         tuple(response["findings"]),

@@ -20,7 +20,7 @@ from migrate.cluster.protocol import Reach, RestoreJob, RowsJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.table_parts import PartFile
-from migrate.restore.objects.copy import Done, History, ObjectCopy, OpenObjectPool
+from migrate.restore.objects.copy import BatchOutcome, History, ObjectCopy, OpenObjectPool
 from migrate.restore.objects.lease import Folder
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
@@ -48,7 +48,7 @@ class RestoreCluster(Struct, frozen=True):
 
     def open_object_pool(
         self, copy: ObjectCopy, lease: Lease, progress: Progress
-    ) -> WorkerPool[Sequence[History], Done]:
+    ) -> WorkerPool[Sequence[History], BatchOutcome]:
         """Return the pool that writes batches of objects."""
         job = RestoreJob(
             id=protocol.new_id(),
@@ -102,7 +102,7 @@ class _ObjectCodec(Struct, frozen=True):
     def size_bytes(self, item: Sequence[History]) -> int:
         return sum(row.size_bytes for history in item for row in history.rows)
 
-    def decode(self, responses: Sequence[tuple[Sequence[History], Json]]) -> Iterator[Done]:
+    def decode(self, responses: Sequence[tuple[Sequence[History], Json]]) -> Iterator[BatchOutcome]:
         for _, response in responses:
             restored = object_worker.answer_of(response)
             self.progress.advance(items=restored.items, size_bytes=restored.size_bytes)

@@ -31,8 +31,8 @@ from migrate.storage.s3.capability_probe import stops_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
 from migrate.storage.s3.source_bucket import S3Bucket
-from migrate.sync.diff import SyncStep
-from migrate.sync.object_item import Acl, Done, Item, item
+from migrate.sync.diff import SyncStep, source_of
+from migrate.sync.object_item import Acl, BatchOutcome, Item, item
 from migrate.sync.versions.null_version import REPLACED, is_null, is_replaced
 
 WINDOW_BYTES = 8 * 2**20
@@ -99,15 +99,15 @@ class SyncContext(Struct, frozen=True):
 
 def is_small(step: SyncStep) -> bool:
     """Tell whether an object goes by one request each way, and is not known to have been made of parts."""
-    assert step.source is not None
-    return step.source.size_bytes <= PUT_BYTES and "-" not in step.source.etag
+    source = source_of(step)
+    return source.size_bytes <= PUT_BYTES and "-" not in source.etag
 
 
 class SmallCopy(Struct):
     """Copies small objects for one batch; what is to go another way by now ends up in ``grown``."""
 
     context: SyncContext
-    done: Done
+    outcome: BatchOutcome
     grown: list[SyncStep] = field(default_factory=list)
     _lost: list[tuple[SyncStep, SourceError]] = field(default_factory=list)
     _unlike: list[tuple[Item, Written]] = field(default_factory=list)
@@ -130,14 +130,14 @@ class SmallCopy(Struct):
             )
             if fetched.error is None and fetched.body == read_item.fetched.body:
                 record_copied(
-                    self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
+                    self.context, self.outcome, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
                 )
             else:
                 steps_again.append(read_item.step)
         self._copy(steps_again)
         for read_item, written in self._unlike:
             record_copied(
-                self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
+                self.context, self.outcome, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
             )
         self._unlike = []
 
@@ -151,7 +151,7 @@ class SmallCopy(Struct):
 
     def end(self) -> None:
         """Note what could not be read."""
-        self.done.gaps += lost_gaps(self.context.source, self._lost)
+        self.outcome.gaps += lost_gaps(self.context.source, self._lost)
         self._lost = []
 
     def _copy(self, steps: Sequence[SyncStep]) -> None:
@@ -174,7 +174,7 @@ class SmallCopy(Struct):
                 fetched_object = changed_objects.read_current(
                     context.source, fetched_object, PUT_BYTES, WINDOW_BYTES
                 )
-                self.done.newer += fetched_object.error is None
+                self.outcome.newer += fetched_object.error is None
             if fetched_object.error is not None:
                 self._lost.append((step, fetched_object.error))
                 continue
@@ -182,7 +182,7 @@ class SmallCopy(Struct):
                 context.selection.tags
                 and (reason := context.selection.excludes_tags(fetched_object.tags)) is not None
             ):
-                self.done.gaps.append(Gap(step.name, "excluded", reason))
+                self.outcome.gaps.append(Gap(step.name, "excluded", reason))
                 continue
             if fetched_object.summary.size_bytes > PUT_BYTES or "-" in fetched_object.summary.etag:
                 self.grown.append(as_read(step, fetched_object))
@@ -207,7 +207,7 @@ class SmallCopy(Struct):
     def take(self, read_item: Item, written: Written) -> None:
         """Note what became of one object."""
         if written.error is not None:
-            self.done.gaps.append(refusal(self.context, read_item.step, written.error))
+            self.outcome.gaps.append(refusal(self.context, read_item.step, written.error))
             return
         summary, md5 = read_item.fetched.summary, written.md5
         if promises_md5(read_item.fetched):
@@ -221,14 +221,14 @@ class SmallCopy(Struct):
                 sentence = (
                     f"{read_item.step.key}: the destination answers with the ETag {md5}, not {summary.etag}"
                 )
-                self.done.damaged.append(sentence)
+                self.outcome.damaged.append(sentence)
                 return
-        record_copied(self.context, self.done, read_item, written)
+        record_copied(self.context, self.outcome, read_item, written)
 
 
 def record_copied(
     context: SyncContext,
-    outcome: Done,
+    outcome: BatchOutcome,
     read_item: Item,
     written: Written,
     *losses: Loss,
@@ -285,12 +285,6 @@ def acls(context: SyncContext, summaries: Iterable[ObjectSummary]) -> Iterator[A
             yield acl, ()
         else:
             yield None, (Loss(summary.name, "ACL", f"it could not be read: {error}"),)
-
-
-def source_of(step: SyncStep) -> ObjectSummary:
-    """Return what is to be copied."""
-    assert step.source is not None
-    return step.source
 
 
 def as_read(step: SyncStep, fetched: Fetched) -> SyncStep:

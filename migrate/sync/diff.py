@@ -63,6 +63,18 @@ class SyncStep(Struct, frozen=True):
         return self.source is not None and self.source.is_delete_marker
 
 
+def source_of(step: SyncStep) -> ObjectSummary:
+    """Return the object of the source that ``COPY`` and ``LOOK`` are about."""
+    assert step.source is not None
+    return step.source
+
+
+def destination_of(step: SyncStep) -> ObjectSummary:
+    """Return the object of the destination that ``LOOK`` and ``EXTRA`` are about."""
+    assert step.destination is not None
+    return step.destination
+
+
 OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], object]
 """Called with objects that are the same: keys, sizes, ETags of both sides."""
 

@@ -19,11 +19,11 @@ from exporters.errors import SourceGoneError
 from exporters.objects.key_oddities import Oddities
 from migrate.errors import UnreachableError
 from migrate.storage.s3.capability_probe import ALWAYS
-from migrate.sync.copy import SmallCopy, SyncContext, is_small, source_of
-from migrate.sync.diff import Action, SyncStep
+from migrate.sync.copy import SmallCopy, SyncContext, is_small
+from migrate.sync.diff import Action, SyncStep, destination_of, source_of
 from migrate.sync.inspect import ObjectCheck
 from migrate.sync.large_object_copy import LargeCopy, Uploads
-from migrate.sync.object_item import Done
+from migrate.sync.object_item import BatchOutcome
 from migrate.sync.outcome import Removed
 from migrate.sync.record.sync_record import Record
 from migrate.sync.versions.null_version import is_null, is_replaced
@@ -44,12 +44,12 @@ class PlanExecution(Struct, frozen=True):
     uploads: Uploads
     history: bool
 
-    def execute(self, workers: int) -> Done:
+    def execute(self, workers: int) -> BatchOutcome:
         """Return the counts, the gaps and the damage. Raises what stops the whole sync."""
-        total = Done()
+        total = BatchOutcome()
         steps = self._allowed(total)
         with ThreadPoolExecutor(workers, thread_name_prefix="moveout-sync") as executor:
-            under_way: deque[Future[Done]] = deque()
+            under_way: deque[Future[BatchOutcome]] = deque()
             try:
                 for number, batch in enumerate(batches(steps)):
                     under_way.append(executor.submit(self._run_batch, number, batch))
@@ -62,7 +62,7 @@ class PlanExecution(Struct, frozen=True):
                     future.cancel()
         return total
 
-    def _allowed(self, total: Done) -> Iterator[SyncStep]:
+    def _allowed(self, total: BatchOutcome) -> Iterator[SyncStep]:
         """Yield the steps whose keys the destination accepts. The others become gaps."""
         refused = self.context.terms.refused_keys
         meeting = self._colliding_keys(refused)
@@ -94,9 +94,9 @@ class PlanExecution(Struct, frozen=True):
             )
             return {key: oddities_found for key, oddities_found in oddities if oddities_found}
 
-    def _run_batch(self, number: int, batch: list[SyncStep]) -> Done:
+    def _run_batch(self, number: int, batch: list[SyncStep]) -> BatchOutcome:
         """Copy a batch, and commit what of it is at the destination, also where the rest fails."""
-        outcome = Done()
+        outcome = BatchOutcome()
         try:
             self.context.source.cancellation.check()
             self.check_lease()
@@ -109,7 +109,7 @@ class PlanExecution(Struct, frozen=True):
                 outcome.rows = []
         return outcome
 
-    def _copy_batch(self, batch: list[SyncStep], outcome: Done) -> None:
+    def _copy_batch(self, batch: list[SyncStep], outcome: BatchOutcome) -> None:
         if self.history:
             HistoryCopy(self.context, outcome, self.uploads).run(batch)
             return
@@ -175,10 +175,9 @@ class Removal(Struct):
         summaries = [_at_source(context, step) for step in batch]
         gone: list[ObjectSummary] = []
         for step, fetched in zip(batch, context.source.heads(summaries), strict=True):
-            assert step.destination is not None
             context.note(fetched)
             if step.why == ANOTHER or _is_gone(context, step, fetched):
-                gone.append(step.destination)
+                gone.append(destination_of(step))
             else:
                 reason = (
                     _LISTED_NOT
@@ -217,8 +216,7 @@ def _is_gone(context: SyncContext, step: SyncStep, fetched: Fetched) -> bool:
 
 
 def _at_source(context: SyncContext, step: SyncStep) -> ObjectSummary:
-    assert step.destination is not None
-    key, modified, was = context.source.prefix + step.key, step.destination.modified, step.source
+    key, modified, was = context.source.prefix + step.key, destination_of(step).modified, step.source
     if was is None:
         return ObjectSummary(key, 0, "", modified)
     return ObjectSummary(key, 0, was.etag, modified, version_id=was.version_id)

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Gap
-from exporters.bucket_api import Fetched, ObjectSummary
+from exporters.bucket_api import Fetched
 from exporters.errors import SourceError, SourceGoneError
 from exporters.objects.index_rows import Content
 from exporters.objects.source_checksums import kept_crc64nvme
@@ -19,9 +19,9 @@ from migrate.storage.s3.destination_bucket import VERSION, Written
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags
 from migrate.storage.s3.metadata.object_metadata import is_md5
 from migrate.sync.amendment import lock_amendment
-from migrate.sync.copy import SyncContext, acls, as_read, is_small, source_of
-from migrate.sync.diff import AGAIN, SyncStep
-from migrate.sync.object_item import Acl, Done, Item, item
+from migrate.sync.copy import SyncContext, acls, as_read, is_small
+from migrate.sync.diff import AGAIN, SyncStep, destination_of, source_of
+from migrate.sync.object_item import Acl, BatchOutcome, Item, item
 
 FOREIGN = (
     "the destination has another object of this key, which this sync did not write; --overwrite replaces it"
@@ -58,7 +58,7 @@ class ObjectCheck(Struct):
     """Looks at objects for one batch. ``unlike_locked``: what is the same apart from its retention or legal hold."""
 
     context: SyncContext
-    done: Done
+    outcome: BatchOutcome
     unlike_locked: list[SyncStep] = field(default_factory=list)
 
     def run(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
@@ -75,7 +75,7 @@ class ObjectCheck(Struct):
             return False
         if step.ours or self.context.overwrite:
             return True
-        self.done.gaps.append(Gap(step.name, "failed", _reason(error)))
+        self.outcome.gaps.append(Gap(step.name, "failed", _reason(error)))
         return False
 
     def _note_same(self, looked: Looked, same: Item) -> None:
@@ -92,10 +92,10 @@ class ObjectCheck(Struct):
             return
         self.context.progress.skip(items=1, size_bytes=looked.source.summary.size_bytes)
         if step.why == AGAIN:
-            self.done.same += 1
+            self.outcome.same += 1
             return
-        self.done.rows.append(same.finished(looked.written, self.context.terms))
-        self.done.adopted += 1
+        self.outcome.rows.append(same.finished(looked.written, self.context.terms))
+        self.outcome.adopted += 1
 
     def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
         """Return what tells of the content where ETags and checksums do not. Of what is looked at again it is the
@@ -140,12 +140,6 @@ def is_same_content(source_object: Fetched, destination_object: Fetched) -> bool
         return True
     crc = kept_crc64nvme(source_object.headers)
     return crc is not None and crc == kept_crc64nvme(destination_object.headers)
-
-
-def destination_of(step: SyncStep) -> ObjectSummary:
-    """Return the object at the destination."""
-    assert step.destination is not None
-    return step.destination
 
 
 def _of_version(step: SyncStep, destination_object: Fetched) -> SyncStep:

@@ -37,9 +37,9 @@ from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description, is_md5
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
-from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, record_copied, refusal, source_of
-from migrate.sync.diff import SyncStep
-from migrate.sync.object_item import Done, Item, item
+from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, record_copied, refusal
+from migrate.sync.diff import SyncStep, source_of
+from migrate.sync.object_item import BatchOutcome, Item, item
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.versions.null_version import is_null
 
@@ -58,7 +58,7 @@ class LargeCopy(Struct):
     """
 
     context: SyncContext
-    done: Done
+    outcome: BatchOutcome
     uploads: Uploads
     versions: bool = False
     _proof: ContentProof | None = None
@@ -81,7 +81,7 @@ class LargeCopy(Struct):
                 error = fetched.error
             if error is not None and not isinstance(error, SourceDamagedError):
                 break
-            self.done.newer += fetched.summary.etag != source_of(step).etag
+            self.outcome.newer += fetched.summary.etag != source_of(step).etag
             try:
                 self._copy_fetched(as_read(step, fetched), fetched)
             except SourceChangedError as exc:
@@ -96,12 +96,12 @@ class LargeCopy(Struct):
                 return
         self.context.outage.note(error)
         if error is not None:
-            self.done.gaps += lost_gaps(self.context.source, [(step, error)])
+            self.outcome.gaps += lost_gaps(self.context.source, [(step, error)])
 
     def _copy_fetched(self, step: SyncStep, fetched: Fetched) -> None:
         context = self.context
         if context.selection.tags and (reason := context.selection.excludes_tags(fetched.tags)) is not None:
-            self.done.gaps.append(Gap(step.name, "excluded", reason))
+            self.outcome.gaps.append(Gap(step.name, "excluded", reason))
             return
         parts = context.source.parts(fetched.summary) if "-" in fetched.summary.etag else ()
         acl = next(acls(context, [fetched.summary]))
@@ -114,9 +114,9 @@ class LargeCopy(Struct):
         except SourceError:
             raise
         except DamageError as exc:
-            self.done.damaged.append(f"{step.name}: did not arrive as it was sent ({exc})")
+            self.outcome.damaged.append(f"{step.name}: did not arrive as it was sent ({exc})")
         except MoveoutError as exc:
-            self.done.gaps.append(refusal(context, step, exc))
+            self.outcome.gaps.append(refusal(context, step, exc))
 
     def _put(self, read_item: Item) -> None:
         """Write an object that was small in parts by one request."""
@@ -171,7 +171,7 @@ class LargeCopy(Struct):
         doubts = self._proof.losses() if self._proof else ()
         record_copied(
             self.context,
-            self.done,
+            self.outcome,
             replace(read_item, record_row=record_row),
             written,
             *doubts,

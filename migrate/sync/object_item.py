@@ -60,7 +60,7 @@ def item(
     return Item(step, fetched, row, record_row, acl[1])
 
 
-class Done(Struct):
+class BatchOutcome(Struct):
     """What a batch came to. ``rows`` are for the record, and ``noted`` so many that it has. ``damaged``: sentences
     about objects that are at the destination and are not what they should be. ``amended``: versions whose tags, locks
     or ACL were changed. ``hidden``: keys whose newest version could not be copied.
@@ -78,7 +78,7 @@ class Done(Struct):
     newer: int = 0
     hidden: set[str] = field(default_factory=set)
 
-    def add(self, other: Done) -> None:
+    def add(self, other: BatchOutcome) -> None:
         """Add the counts, gaps and damage of another batch; not its rows."""
         self.gaps += other.gaps
         self.damaged += other.damaged

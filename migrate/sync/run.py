@@ -35,7 +35,7 @@ from migrate.sync.equality_proof import prove
 from migrate.sync.execute import PlanExecution, Removal, refusal_of
 from migrate.sync.inspect import FOREIGN
 from migrate.sync.large_object_copy import Uploads
-from migrate.sync.object_item import Done
+from migrate.sync.object_item import BatchOutcome
 from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import EXAMPLES, Listings, Plan, Sides, make_plan
@@ -100,8 +100,18 @@ def sync(
 
         def run_of(record: Record, check_lease: Callable[[], None], listings: Listings | None) -> _Sync:
             settings = threads.submit(_settings_of, sides, record, options, source_settings)
-            described = (sides, record, options, progress, rate_limiter, workers)
-            return _Sync(*described, threads, settings, check_lease, listings)
+            return _Sync(
+                sides,
+                record,
+                options,
+                progress,
+                rate_limiter,
+                workers,
+                threads,
+                settings,
+                check_lease,
+                listings,
+            )
 
         if options.dry_run:
             return run_of(Record(store, fresh), _no_lease, None).foresee()
@@ -187,7 +197,7 @@ class _Sync(Struct):
     def foresee(self) -> SyncOutcome:
         """Say what would be done; write nothing."""
         plan = self._plan("")
-        outcome = self._outcome(plan, Done(gaps=plan.not_utf_8), Removal())
+        outcome = self._outcome(plan, BatchOutcome(gaps=plan.not_utf_8), Removal())
         return replace(outcome, planned=self._planned(plan))
 
     def _markers(self) -> Markers:
@@ -229,7 +239,7 @@ class _Sync(Struct):
         other_objects = plan.strangers > 0
         if self.settings.result().write_first(other_objects=other_objects):
             self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
-        outcome = self._copy(report, plan) if plan.to_do else Done()
+        outcome = self._copy(report, plan) if plan.to_do else BatchOutcome()
         outcome.gaps += plan.not_utf_8
         if self.sides.hidden is not None:
             self.sides.hidden.settle(outcome.hidden)
@@ -270,7 +280,7 @@ class _Sync(Struct):
         clear_probe_objects(destination, probe_objects)
         return bool(probe_objects)
 
-    def _copy(self, report: SyncReport, plan: Plan) -> Done:
+    def _copy(self, report: SyncReport, plan: Plan) -> BatchOutcome:
         for bucket in (self.sides.source, self.sides.destination.reader):
             self._later(partial(bucket.requests.http.warm, min(plan.to_do, CONNECTIONS)))
         capability_survey = self._survey(plan)
@@ -353,7 +363,7 @@ class _Sync(Struct):
         self.record.header = replace(self.record.header, losses=report.write_losses(known))
         self.record.write_header()
 
-    def _fold(self, plan: Plan, outcome: Done, removal: Removal) -> bool:
+    def _fold(self, plan: Plan, outcome: BatchOutcome, removal: Removal) -> bool:
         """Make the record that holds from now on; tell whether it is another one."""
         removed = frozenset(removed_object.which for removed_object in removal.removed)
         if not (outcome.noted or plan.steps[Action.FORGET] or removed):
@@ -373,7 +383,7 @@ class _Sync(Struct):
             return iter(())
         return (step for step in self.record.plan(plan.run) if step.do in kinds)
 
-    def _outcome(self, plan: Plan, batch_outcome: Done, removal: Removal) -> SyncOutcome:
+    def _outcome(self, plan: Plan, batch_outcome: BatchOutcome, removal: Removal) -> SyncOutcome:
         sides, gaps = self.sides, [*batch_outcome.gaps, *removal.gaps()]
         excluded = sum(gap.disposition == "excluded" for gap in gaps)
         return SyncOutcome(
@@ -436,7 +446,7 @@ class _Sync(Struct):
         }
 
 
-def _reconciled(plan: Plan, outcome: Done) -> Iterator[str]:
+def _reconciled(plan: Plan, outcome: BatchOutcome) -> Iterator[str]:
     """Yield what does not add up: every object that was listed has ended in one way."""
     if not plan.run:
         return

@@ -86,7 +86,7 @@ class ObjectWrite(Struct, frozen=True):
     row: ObjectRow
 
 
-class Done(Struct, frozen=True):
+class BatchOutcome(Struct, frozen=True):
     """What a batch came to. ``refused``: sentences about what the destination does not take."""
 
     items: int
@@ -95,8 +95,8 @@ class Done(Struct, frozen=True):
     moved: tuple[Moved, ...] = ()
     refused: tuple[str, ...] = ()
 
-    def __add__(self, other: Done) -> Done:
-        return Done(
+    def __add__(self, other: BatchOutcome) -> BatchOutcome:
+        return BatchOutcome(
             self.items + other.items,
             self.size_bytes + other.size_bytes,
             (*self.findings, *other.findings),
@@ -114,7 +114,7 @@ class Writer(Struct, frozen=True):
     terms: Terms
     check: Check
 
-    def write(self, batch: Sequence[ObjectWrite]) -> Done:
+    def write(self, batch: Sequence[ObjectWrite]) -> BatchOutcome:
         """Write one batch."""
         if len(batch) == 1 and in_parts(batch[0].row):
             return self.upload(batch[0])
@@ -143,9 +143,9 @@ class Writer(Struct, frozen=True):
             items += 1
             size_bytes += job.row.size_bytes
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
-        return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
+        return BatchOutcome(items, size_bytes, tuple(findings), refused=tuple(refused))
 
-    def upload(self, job: ObjectWrite, before: int | None = None) -> Done:
+    def upload(self, job: ObjectWrite, before: int | None = None) -> BatchOutcome:
         """Write one object in parts; ``before``: see ``Description``. Raises what stops the whole restore."""
         row, has_own = job.row, has_own_parts(job.row)
         upload = PartsUpload(
@@ -161,15 +161,15 @@ class Writer(Struct, frozen=True):
             with _LARGE_AT_ONCE:
                 uploaded = upload.run(partial(self._pieces, job), sha256=row.sha256)
         except DamageError as exc:
-            return Done(0, 0, (f"{job.key}: {exc}; not restored",))
+            return BatchOutcome(0, 0, (f"{job.key}: {exc}; not restored",))
         except MoveoutError as exc:
-            return Done(0, 0, (), refused=(refusal(self.destination, job, exc),))
+            return BatchOutcome(0, 0, (), refused=(refusal(self.destination, job, exc),))
         if has_own and uploaded.info.etag != row.etag and not self.terms.encrypts:
             self.progress.note(
                 f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
             )
         self.progress.advance(items=1)
-        return Done(1, row.size_bytes, ())
+        return BatchOutcome(1, row.size_bytes, ())
 
     def _pieces(self, job: ObjectWrite, sizes: Sequence[int]) -> Iterator[bytes]:
         row, start = job.row, 0
@@ -305,11 +305,13 @@ class _HistoryWriter(Struct):
             ]
             self._read(jobs)
 
-    def write(self) -> Done:
+    def write(self) -> BatchOutcome:
         """Write all versions."""
         for depth in range(max(len(history.rows) for history in self.batch)):
             self._write_layer(depth)
-        return Done(self.items, self.size_bytes, tuple(self.findings), tuple(self.moved), tuple(self.refused))
+        return BatchOutcome(
+            self.items, self.size_bytes, tuple(self.findings), tuple(self.moved), tuple(self.refused)
+        )
 
     def _write_layer(self, depth: int) -> None:
         """Write the version that is ``depth``-th of those to be written, of every key that has one."""
@@ -397,7 +399,7 @@ class ObjectCopy(Struct, frozen=True):
         """Gather what is to be written into batches."""
         return batches(histories, HISTORY_BATCH_BYTES if self.versions else BATCH_BYTES)
 
-    def write(self, batch: Sequence[History], progress: Progress, check: Check) -> Done:
+    def write(self, batch: Sequence[History], progress: Progress, check: Check) -> BatchOutcome:
         """Write one batch. Thread-safe, as long as no key is in two of them. ``check`` raises where it must end."""
         writer = Writer(self.store, self.destination, progress, self.terms, check)
         if self.versions:
@@ -405,6 +407,6 @@ class ObjectCopy(Struct, frozen=True):
         return writer.write([ObjectWrite(history.key, history.rows[-1]) for history in batch])
 
 
-ObjectPool = WorkerPool[Sequence[History], Done]
+ObjectPool = WorkerPool[Sequence[History], BatchOutcome]
 OpenObjectPool = Callable[[ObjectCopy, Lease, Progress], ObjectPool]
 """Makes the pool of other machines that writes batches, as long as the lease holds."""

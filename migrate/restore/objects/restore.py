@@ -37,7 +37,7 @@ from migrate.restore.common.left_out import FinishedRestore, lacking_of
 from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.bucket_settings import of_bundle
 from migrate.restore.objects.copy import (
-    Done,
+    BatchOutcome,
     History,
     ObjectCopy,
     ObjectPool,
@@ -215,7 +215,7 @@ class _Restore:
         self._report.write_losses(all_losses)
         return terms
 
-    def _outcome(self, plan: _Plan, run: _ObjectWrites, done: Done) -> RestoreOutcome:
+    def _outcome(self, plan: _Plan, run: _ObjectWrites, done: BatchOutcome) -> RestoreOutcome:
         if note := run.note():
             self._notes.append(note)
         outcome = RestoreOutcome(
@@ -373,7 +373,7 @@ class _ObjectWrites:
 
     def write(
         self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None, moved: VersionMap | None
-    ) -> Done:
+    ) -> BatchOutcome:
         """Write what is not there yet; with all its versions where there is a map to note them in."""
         items = size_bytes = 0
         findings: list[str] = []
@@ -388,7 +388,7 @@ class _ObjectWrites:
                 if moved is not None:
                     moved.add(done.moved)
         findings.extend(self._otherwise_described())
-        return Done(items, size_bytes, tuple(findings), refused=tuple(refused))
+        return BatchOutcome(items, size_bytes, tuple(findings), refused=tuple(refused))
 
     def _otherwise_described(self) -> Iterator[str]:
         """Yield what is wrong with objects that were there: a listing shows their bytes, and no more. Who put them

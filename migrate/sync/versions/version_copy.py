@@ -32,12 +32,11 @@ from migrate.sync.copy import (
     lost_gaps,
     record_copied,
     refusal,
-    source_of,
 )
-from migrate.sync.diff import AGAIN, Action, SyncStep
-from migrate.sync.inspect import Looked, destination_of, look, same_item
+from migrate.sync.diff import AGAIN, Action, SyncStep, destination_of, source_of
+from migrate.sync.inspect import Looked, look, same_item
 from migrate.sync.large_object_copy import LargeCopy, Uploads
-from migrate.sync.object_item import Done, Item, item
+from migrate.sync.object_item import BatchOutcome, Item, item
 from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 from migrate.sync.versions.version_diff import OTHERS
 
@@ -51,7 +50,9 @@ class VersionCopy(SmallCopy):
 
     def note_doubt(self, read_item: Item, written: Written) -> None:
         """See ``SmallCopy.note_doubt``: read twice, it is what it is."""
-        record_copied(self.context, self.done, read_item, written, Loss(read_item.step.name, "ETag", UNLIKE))
+        record_copied(
+            self.context, self.outcome, read_item, written, Loss(read_item.step.name, "ETag", UNLIKE)
+        )
 
 
 def _is_as_promised(fetched: Fetched) -> bool:
@@ -65,7 +66,7 @@ class HistoryCopy(Struct):
     """Copies histories for one batch: all steps of its keys."""
 
     context: SyncContext
-    done: Done
+    outcome: BatchOutcome
     uploads: Uploads
     _counts: dict[str, int] = field(default_factory=dict)
 
@@ -73,15 +74,15 @@ class HistoryCopy(Struct):
         """Look and copy. Raises what stops the whole sync."""
         steps_again = [step for step in steps if step.why == AGAIN]
         if steps_again:
-            VersionCheck(self.context, self.done).run(steps_again)
+            VersionCheck(self.context, self.outcome).run(steps_again)
         steps_to_copy = [
             part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))
         ]
         self._counts = {part[0].key: part[0].before for part in steps_to_copy}
         for depth in range(max(map(len, steps_to_copy), default=0)):
             self._layer([part[depth] for part in steps_to_copy if len(part) > depth])
-        failed = {gap.item for gap in self.done.gaps if gap.disposition == "failed"}
-        self.done.hidden |= {part[-1].key for part in steps_to_copy if part[-1].name in failed}
+        failed = {gap.item for gap in self.outcome.gaps if gap.disposition == "failed"}
+        self.outcome.hidden |= {part[-1].key for part in steps_to_copy if part[-1].name in failed}
 
     def _due(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Take in what a run that was killed has written of a key; return what is to be added."""
@@ -90,15 +91,14 @@ class HistoryCopy(Struct):
         adopted = [self._adopt(step) for step in looked_at]
         if all(adopted):
             return steps_to_copy
-        self.done.gaps += [Gap(step.name, "failed", OTHERS) for step in steps_to_copy]
+        self.outcome.gaps += [Gap(step.name, "failed", OTHERS) for step in steps_to_copy]
         return []
 
     def _adopt(self, step: SyncStep) -> bool:
         """Take in a version if it is the same at the destination; tell whether it is."""
-        assert step.destination is not None
         if step.marks:
-            self._marked(step, step.destination.version_id)
-            self.done.adopted += 1
+            self._marked(step, destination_of(step).version_id)
+            self.outcome.adopted += 1
             return True
         (looked,) = look(self.context, [step])
         source_error, same = looked.source.error, None
@@ -108,27 +108,27 @@ class HistoryCopy(Struct):
             gap = Gap(step.name, "failed", OTHERS)
             if source_error is not None:
                 gap = lost_gaps(self.context.source, [(step, source_error)])[0]
-            self.done.gaps.append(gap)
+            self.outcome.gaps.append(gap)
             return gap.disposition == "excluded"
         self.context.progress.skip(items=1, size_bytes=looked.source.summary.size_bytes)
-        self.done.rows.append(same.finished(looked.written, self.context.terms))
-        self.done.adopted += 1
+        self.outcome.rows.append(same.finished(looked.written, self.context.terms))
+        self.outcome.adopted += 1
         return True
 
     def _layer(self, steps: Sequence[SyncStep]) -> None:
         """Add one version to each key."""
         whole_objects = [step for step in steps if step.marks or is_small(step)]
-        small = VersionCopy(self.context, self.done)
+        small = VersionCopy(self.context, self.outcome)
         versions, versions_to_write = tee(self._read(whole_objects, small))
         answers = self.context.destination.put_versions(map(self._described, versions_to_write))
         for written, version in zip(answers, versions, strict=True):
             self._take(small, version, written)
         small.end()
-        large = LargeCopy(self.context, self.done, self.uploads, versions=True)
+        large = LargeCopy(self.context, self.outcome, self.uploads, versions=True)
         for step in [*(step for step in steps if not (step.marks or is_small(step))), *small.grown]:
-            before = self.done.copied
+            before = self.outcome.copied
             large.run([replace(step, before=self._counts[step.key])])
-            self._counts[step.key] += self.done.copied - before
+            self._counts[step.key] += self.outcome.copied - before
 
     def _read(self, steps: Sequence[SyncStep], small: VersionCopy) -> Iterator[Item | SyncStep]:
         """Yield delete markers, then the versions that could be read."""
@@ -148,17 +148,17 @@ class HistoryCopy(Struct):
         if isinstance(version, Item):
             small.take(version, written)
         elif written.error is not None:
-            self.done.gaps.append(refusal(self.context, step, written.error))
+            self.outcome.gaps.append(refusal(self.context, step, written.error))
         else:
             self._marked(step, written.version_id)
-            self.done.copied += 1
+            self.outcome.copied += 1
             self.context.progress.advance(items=1)
 
     def _marked(self, step: SyncStep, version_id: str) -> None:
         """Note a delete marker that is at the destination."""
         work = index_rows.marker(self.context.source.name, 0, source_of(step))
         work |= {"key": step.key, DESTINATION_ETAG: "", DESTINATION_VERSION: version_id or None, LOSSES: []}
-        self.done.rows.append(work)
+        self.outcome.rows.append(work)
 
 
 class _InspectedVersion(Struct, frozen=True):
@@ -171,7 +171,7 @@ class VersionCheck(Struct):
     """Compares versions of one batch on both sides, and makes them equal."""
 
     context: SyncContext
-    done: Done
+    outcome: BatchOutcome
     _refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def run(self, steps: Sequence[SyncStep]) -> None:
@@ -198,7 +198,7 @@ class VersionCheck(Struct):
         for looked in look(context, steps):
             step, source, destination = looked.step, looked.source, looked.destination
             if source.error is not None or destination.error is not None:
-                self.done.gaps.append(self._lost(looked))
+                self.outcome.gaps.append(self._lost(looked))
                 continue
             read_item = item(
                 context.source.name, as_read(step, source), source, Content("", None, 0), looked.acl
@@ -225,7 +225,7 @@ class VersionCheck(Struct):
         if inspected.amendment.changes or inspected.amendment.faults:
             return False
         self._report_skipped(inspected)
-        self.done.same += 1
+        self.outcome.same += 1
         return True
 
     def _report_skipped(self, inspected: _InspectedVersion) -> None:
@@ -262,11 +262,11 @@ class VersionCheck(Struct):
             written = Written(
                 inspected.step.key, destination_summary.etag, version_id=destination_summary.version_id
             )
-            self.done.rows.append(left.made.finished(written, self.context.terms))
+            self.outcome.rows.append(left.made.finished(written, self.context.terms))
         if faults:
-            self.done.gaps.append(Gap(inspected.step.name, "failed", "; ".join(faults)))
+            self.outcome.gaps.append(Gap(inspected.step.name, "failed", "; ".join(faults)))
         else:
-            self.done.amended += 1
+            self.outcome.amended += 1
 
 
 def _which(step: SyncStep) -> tuple[str, str]:
