@@ -14,7 +14,7 @@ from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import allowed_empty, load_case
 from migrate.cli.common.verb import verb
-from migrate.cli.moves.move_summary import Evacuated
+from migrate.cli.moves.move_summary import MoveResult
 from migrate.cli.moves.whole_move import run_case
 from migrate.cli.progress.announcements import StatusPage
 from migrate.cli.restore import RestoreOptions
@@ -42,7 +42,7 @@ def run_command(
         bool,
         typer.Option("--keep-following", help="Follow databases until Ctrl-C or moveout cutover."),
     ] = False,
-) -> Evacuated:
+) -> MoveResult:
     """Do the whole move, and skip what is done.
 
     Examines, plans, exports, transfers, verifies, restores, and compares what was restored. Databases with follow =

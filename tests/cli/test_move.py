@@ -9,7 +9,7 @@ import pytest
 
 from migrate.cli.common.source_summary import SummaryLine
 from migrate.cli.common.terminal import ErrorWords
-from migrate.cli.moves.move_summary import Moved
+from migrate.cli.moves.move_summary import MoveSummary
 from tests.cli.conftest import KEYS, call, make_media, make_shop, run
 from tests.tools.clients import boto_client
 
@@ -211,7 +211,7 @@ def test_what_was_switched_is_not_called_compared_again():
         expected = {stage: list(lines) for stage in ("exported", "verified", "restored")} | {
             "compared": compared
         }
-        moved = Moved(
+        moved = MoveSummary(
             list(lines),
             expected,
             dict.fromkeys(expected, lines),

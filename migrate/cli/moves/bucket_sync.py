@@ -163,8 +163,9 @@ def run_sync(
     create: bool = False,
     signers: Sequence[Signer] = (),
 ) -> Synced | WouldDo:
-    """Open both buckets and the record, and copy; a proof is signed by every key. A selection of the case's source
-    holds where none is given. ``create``: make the destination's bucket where it is missing.
+    """Open both buckets and the record, and copy. Every key signs the proof, if there is one. Without a selection in
+    the options, that of the case's source holds. ``create``: make the destination's bucket where it is missing; a dry
+    run returns what it would make.
     """
     if pair.error is not None:
         raise pair.error

@@ -36,7 +36,7 @@ class CutoverBuckets(Struct, frozen=True):
     signers: Sequence[Signer]
 
     def catch_up(self) -> None:
-        """Copy what has changed. Raises ``IncompleteError`` where that is known not to be enough, and what ``run_sync``
+        """Copy what has changed. Raises ``IncompleteError`` where a bucket cannot be made equal, and what ``run_sync``
         raises.
         """
         for pair in self.pairs:
@@ -52,7 +52,7 @@ class CutoverBuckets(Struct, frozen=True):
         return [self._proven(pair) for pair in self.pairs]
 
     def foreseen(self) -> list[str]:
-        """Return what the cutover would do."""
+        """Return sentences about what the cutover would do."""
         return [
             f"would sync {pair.name} to {pair.destination.shown}, and compare"
             for pair in self.pairs

@@ -22,7 +22,7 @@ from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.cutover import Switched, run_cutover, switched_before
 from migrate.cli.moves.cutover_buckets import BucketOptions, cutover_buckets
-from migrate.cli.moves.move_summary import Evacuated
+from migrate.cli.moves.move_summary import MoveResult
 from migrate.cli.moves.whole_move import run_case
 from migrate.cli.restore import RestoreOptions
 from migrate.custody.signing.keys import Signer
@@ -36,7 +36,7 @@ _CASE = "moveout.toml"
 
 
 class DatabaseSync(Struct, frozen=True):
-    """What is asked for. ``work``: the working folder, None for one of moveout's own. ``cutover``: switch at the
+    """What the user asks for. ``work``: the working folder, None for one of moveout's own. ``cutover``: switch at the
     end.
     """
 
@@ -56,9 +56,9 @@ class DatabaseSync(Struct, frozen=True):
         return state_folder() / "sync" / f"{self.name}-{hashlib.sha256(both.encode()).hexdigest()[:8]}"
 
     def case(self) -> Case:
-        """Return the case of this sync; its file is written where it is missing, so that the other commands can be
-        given, too. Secrets are not in it. Raises ``UsageError`` where the folder is that of another sync, and what a
-        folder raises that cannot be made.
+        """Return the case of this sync. Its file is written where it is missing: the user can give it to other
+        commands. It has no secrets. Raises ``UsageError`` where the folder belongs to another sync, and errors of
+        ``migrate.errors`` where the folder cannot be made.
         """
         path = self.folder / _CASE
         text = _case_text(self)
@@ -78,11 +78,11 @@ class DatabaseSync(Struct, frozen=True):
 
 
 class SyncedDatabase(Struct, frozen=True):
-    """What a sync of a database came to. ``switched``: what the cutover did; None where none was asked for, or where
-    something was missing before. ``size_bytes``: of the working folder.
+    """What a sync of a database came to. ``switched``: what the cutover did. It is None where nobody asked for one, or
+    where something was missing before it. ``size_bytes``: of the working folder.
     """
 
-    moved: Evacuated
+    move: MoveResult
     switched: Switched | None
     folder: Path
     size_bytes: int
@@ -93,21 +93,21 @@ class SyncedDatabase(Struct, frozen=True):
         """That of the cutover, else of the steps before it; 6 where these left a gap, so that nothing was switched."""
         if self.switched is not None:
             return self.switched.exit_code
-        is_refused = self.cutover and self.moved.exit_code == IncompleteError.exit_code
-        return NotEqualError.exit_code if is_refused else self.moved.exit_code
+        is_refused = self.cutover and self.move.exit_code == IncompleteError.exit_code
+        return NotEqualError.exit_code if is_refused else self.move.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the result of the steps, and of the cutover."""
         switched = self.switched.as_json() if self.switched else None
         folder = {"folder": str(self.folder), "size_bytes": self.size_bytes}
         is_switched = self.switched is not None and self.switched.is_switched
-        result = {"move": self.moved.as_json(), "cutover": switched, "work": folder}
+        result = {"move": self.move.as_json(), "cutover": switched, "work": folder}
         return result | ({"switched": is_switched} if self.cutover else {})
 
     def draw(self, console: Console) -> None:
         """Print both, and where the working folder lies."""
         if self.switched is None:
-            self.moved.draw(console)
+            self.move.draw(console)
         else:
             self.switched.draw(console)
         if self.cutover and self.switched is None:
@@ -130,20 +130,20 @@ def sync_database(
     session.progress.note(
         f"the base and its changes go through {asked.folder}, which takes about as much room as an export"
     )
-    moved = run_case(
+    move = run_case(
         session,
         case,
         RestoreOptions(scheduler=None, create=asked.create),
         keeps_bundle=False,
     )
     # Nobody keeps this bundle, and nobody has asked for what else the server holds.
-    moved = replace(moved, moved=replace(moved.moved, only_copy=False, left_behind=None))
+    move = replace(move, summary=replace(move.summary, only_copy=False, left_behind=None))
     switched = switched_before(session, case, hold, signers) if asked.cutover else None
-    if asked.cutover and switched is None and moved.exit_code == OK:
+    if asked.cutover and switched is None and move.exit_code == OK:
         buckets = cutover_buckets(session, case, BucketOptions(), signers)
         switched = run_cutover(session, case, buckets, hold, yes=yes)
     size_bytes = sum(path.stat().st_size for path in asked.folder.rglob("*") if path.is_file())
-    return SyncedDatabase(moved, switched, asked.folder, size_bytes, asked.cutover)
+    return SyncedDatabase(move, switched, asked.folder, size_bytes, asked.cutover)
 
 
 def _case_text(asked: DatabaseSync) -> str:

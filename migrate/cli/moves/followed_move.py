@@ -23,8 +23,8 @@ from migrate.storage.api import Store
 
 
 class FollowedMove:
-    """The followed sources of one move. ``location`` is that to which their bundle is exported: the changes lie there,
-    also where the bundle is sent somewhere else. ``keeps_following``: until Ctrl-C, or until the cutover.
+    """The followed sources of one move. ``location``: where their bundle is exported to. The changes stay there, also
+    where the bundle is transferred. ``keeps_following``: follow until Ctrl-C or a cutover, not only until caught up.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FollowedMove:
         self._keeps_following = keeps_following
         asked = {name: source for name, source in case.sources.items() if source.follow}
         self.names: Sequence[str] = [name for name in followable(asked) if name in case.destinations]
-        """The sources that are to be followed, and those that were switched."""
+        """The sources to follow; after a cutover those that it has switched."""
         self.record: CutoverRecord | None = None
         if case.destinations:  # else nothing can have been switched
             with suppress(MoveoutError):  # the step that needs the location says so
@@ -51,15 +51,15 @@ class FollowedMove:
             switched |= {bucket.name for bucket in self.record.buckets}
             self.names = [name for name in case.destinations if name in switched.union(self.names)]
 
-    def ahead(self) -> set[str]:
-        """Return the sources whose destinations have changes since the snapshot: the bundle is no measure for them."""
+    def with_later_changes(self) -> set[str]:
+        """Return the sources whose destinations have changes that the bundle lacks: comparing them makes no sense."""
         if self.record is not None:
             return set(self.names)
         if not self._case.destinations:
             return set()
         ahead = set[str]()
         with suppress(MoveoutError):  # there is no location yet
-            ahead |= self._passed()
+            ahead |= self._with_delta_passes()
         for source in self._followed():
             with suppress(MoveoutError):  # the restore has reported that
                 mark = source.applied_mark()
@@ -67,10 +67,10 @@ class FollowedMove:
                     ahead.add(source.name)
         return ahead
 
-    def brought_up(self, *, by_marks: bool) -> set[str]:
-        """Return the sources that an earlier run has restored whole, and that are not to be restored again: delta
-        passes have begun since, or a sync of their bucket. ``by_marks``: also those whose destination has the mark of
-        this bundle's base. The last transaction of a restore writes it, once all was compared.
+    def restored_before(self, *, by_marks: bool) -> set[str]:
+        """Return the sources that an earlier run has restored whole, and that must not be restored again: delta passes,
+        or a sync of their bucket, have changed the destination since. ``by_marks``: also those whose destination has
+        the mark of this bundle's base. A restore writes that mark last, after its comparison.
         """
         with suppress(MoveoutError):  # there is no location yet, or a destination is away
             shown = {name: endpoint.shown for name, endpoint in self._case.destinations.items()}
@@ -87,7 +87,11 @@ class FollowedMove:
                 and (mark := source.applied_mark()) is not None
                 and mark.base == source.base
             }
-            return marked | (whole & self._passed()) | {name for name in whole if self._is_synced(name)}
+            return (
+                marked
+                | (whole & self._with_delta_passes())
+                | {name for name in whole if self._is_synced(name)}
+            )
         return set()
 
     def _is_synced(self, name: str) -> bool:
@@ -101,8 +105,8 @@ class FollowedMove:
             return has_synced(source, destination)
         return False
 
-    def _passed(self) -> set[str]:
-        """Return the sources that delta passes keep up."""
+    def _with_delta_passes(self) -> set[str]:
+        """Return the sources that are kept up by delta passes."""
         return {record.source for record in recorded_deltas(self._store()) if record.passes}
 
     @contextmanager

@@ -34,11 +34,11 @@ _WORDS = {"no": "not"}
 _SHOWN = 5
 
 
-class Moved(Struct, frozen=True):
-    """What a move came to. ``stages``: lines by stage and source. ``expected``: the sources of each stage.
-    ``location``: where the bundle lies that was verified, "" where there is none; ``only_copy``: nobody has sent it to
-    another location. ``out_at``: when everything lay there; ``up_at``: when everything was up and compared; None where
-    something is missing. All times have zones.
+class MoveSummary(Struct, frozen=True):
+    """What became of each source of a move. ``stages``: lines by stage and source. ``expected``: the sources of each
+    stage. ``location``: where the bundle lies that was verified, "" where there is none; ``only_copy``: nobody has sent
+    it to another location. ``out_at``: when everything lay there; ``up_at``: when everything was up and compared; None
+    where something is missing. All times have zones.
     """
 
     sources: Sequence[str]
@@ -236,7 +236,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 EXAMINATION, FORECAST = "doctor", "plan"
-"""What an examination finds, and a late forecast or none at all, stops nobody and decides no exit code."""
+"""These two steps only look. What they find neither stops the move nor decides its exit code."""
 
 
 class FailedStep(Struct, frozen=True):
@@ -275,23 +275,23 @@ class FailedStep(Struct, frozen=True):
 
 
 class CommandStep(Struct, frozen=True):
-    """One verb of the move, and what it came to; None where it was done before."""
+    """One command of the move, and its answer; None where an earlier run has done it."""
 
     name: str
     answer: Answer | None
 
     @property
     def exit_code(self) -> int:
-        """The verb's."""
+        """The command's."""
         return self.answer.exit_code if self.answer else OK
 
 
-class Evacuated(Struct, frozen=True):
-    """All steps, and what they came to."""
+class MoveResult(Struct, frozen=True):
+    """The result of a whole move: its steps, and the summary of its sources."""
 
     case: str
     steps: tuple[CommandStep, ...]
-    moved: Moved
+    summary: MoveSummary
 
     @property
     def exit_code(self) -> int:
@@ -302,10 +302,10 @@ class Evacuated(Struct, frozen=True):
         last = {step.name: step.exit_code for step in steps}
         codes = {name: code for name, code in last.items() if code}
         if not codes:
-            moved = self.moved
-            lacks = moved.unfilled or moved.copy_problem or moved.unlisted or not moved.all_out
+            summary = self.summary
+            lacks = summary.unfilled or summary.copy_problem or summary.unlisted or not summary.all_out
             return IncompleteError.exit_code if lacks else OK
-        if not self.moved.location:
+        if not self.summary.location:
             return next(iter(codes.values()))
         return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code
 
@@ -322,16 +322,16 @@ class Evacuated(Struct, frozen=True):
         return {
             "case": self.case,
             "steps": steps,
-            "summary": self.moved.as_json(),
-            "sentences": list(self.moved.sentences(ErrorWords())),
+            "summary": self.summary.as_json(),
+            "sentences": list(self.summary.sentences(ErrorWords())),
         }
 
     def draw(self, console: Console) -> None:
         """Print the result of the move. Each step was printed when it ended."""
         console.print(Heading("summary"))
-        draw_rows(console, self.moved.rows())
+        draw_rows(console, self.summary.rows())
         console.print()
-        for sentence in self.moved.sentences(console.errors):
+        for sentence in self.summary.sentences(console.errors):
             console.print(sentence)
         if self.exit_code != OK:
             console.print("→ once the reasons are gone, run the same command again; what is done stays done")

@@ -1,4 +1,6 @@
-"""The steps of a whole move, each a command of its own: what is done is skipped, what fails stops no other step."""
+"""The steps of a whole move, each a command of its own. Finished ones are skipped; a failed one stops only what needs
+it.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,9 @@ from migrate.cli.moves.move_summary import (
     EXAMINATION,
     FORECAST,
     CommandStep,
-    Evacuated,
     FailedStep,
-    Moved,
+    MoveResult,
+    MoveSummary,
 )
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -92,7 +94,7 @@ def run_case(
     status_page: StatusPage = None,
     keeps_following: bool = False,
     keeps_bundle: bool = True,
-) -> Evacuated:
+) -> MoveResult:
     """Do the whole move of a case with a bundle. ``keeps_bundle``: it is for keeping, so its values are verified by
     themselves, also where all is up.
     """
@@ -120,7 +122,7 @@ def run_case(
 
 
 def _refer_to(session: Session, step: str, answer: Answer) -> None:
-    """From now on refer to errors of servers that a step has printed: each step would explain them again."""
+    """From now on print a short reference for each error of a server that this step has printed in full."""
     for error in _errors_of(answer):
         what = _SHORT_WORDS.get(error.code, "")
         for console in (session.out, session.err) if error.is_of_url and what else ():
@@ -153,8 +155,9 @@ def _with_whole_servers(
 
 
 def _without_absent(case: Case, complete: Endpoint) -> tuple[Case, Sequence[SummaryLine]]:
-    """Return the case without the sources that a complete bundle lacks, and a line for each of these: it was sealed
-    before they came into the case, and takes none any more. Raises ``UsageError`` where it has none of the case.
+    """Return the case without the sources that a complete bundle lacks, and a line for each of these. They came into
+    the case after the seal, and a complete bundle takes no more sources. Raises ``UsageError`` where it has none of
+    them.
     """
     seal = _seal(complete)
     present = {*case.sources}
@@ -175,9 +178,7 @@ def _without_absent(case: Case, complete: Endpoint) -> tuple[Case, Sequence[Summ
 
 
 def _absent_line(case: Case, name: str, complete: Endpoint) -> SummaryLine:
-    """Return the line of a source that the complete bundle lacks. One that the case leaves out is left out, such as
-    where it has left in a bundle of its own.
-    """
+    """Return the line of a source that the complete bundle lacks: left out where the case says so, else what to do."""
     source, to = case.sources[name], case.destinations.get(name)
     if left_out := left_out_on_purpose(case, source):
         return SummaryLine(name, LEFT_OUT, f"left out: {left_out.reason}")
@@ -208,8 +209,8 @@ def _sibling(location: str, name: str) -> str:
 
 
 def _seal(location: Endpoint) -> BundleInfo | None:
-    """Return the sealed bundle at a location; an error of the location, or damage, is found by the step that needs
-    it.
+    """Return the sealed bundle at a location. None also where the location fails or is damaged: the step that needs it
+    reports that.
     """
     try:
         return bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
@@ -225,7 +226,7 @@ def _sealed(location: Endpoint) -> SealState:
 
 
 class _Move:
-    """The steps of one run. What cannot be done does not stop the steps that need it not."""
+    """The steps of one run. A step that fails stops only the steps that need its result."""
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class _Move:
         self._absent = {line.source: line for line in absent}
         self._followed = followed
         self._keeps_bundle = keeps_bundle
-        self._ahead = followed.ahead()
+        self._ahead = followed.with_later_changes()
         switched = self._ahead if followed.record is not None else set()
         self._to_restore = {name: url for name, url in case.destinations.items() if name not in switched}
         self._restored: Mapping[str, Endpoint] = {}
@@ -262,7 +263,7 @@ class _Move:
         self._order: Sequence[str] = ()
         self._finished: list[CommandStep] = []
 
-    def do_all(self) -> Evacuated:
+    def do_all(self) -> MoveResult:
         """Do all steps, and print each when it ends."""
         session = self._session
         try:
@@ -273,15 +274,15 @@ class _Move:
                     if answer is None:
                         session.err.print("done before")
                     elif not session.json:
-                        self._of_a_step(answer).draw(session.out)
+                        self._as_printed(answer).draw(session.out)
                         _refer_to(session, name, answer)
         finally:
             add_run(self._forecast.records() if self._forecast else [])
-        return Evacuated(self._case.name, tuple(self._finished), self._summary())
+        return MoveResult(self._case.name, tuple(self._finished), self._summary())
 
-    def _of_a_step(self, answer: Answer) -> Answer:
-        """Return an answer without what other steps or the summary do, or say as well. A sync of one database does not
-        say what else its server holds: to add that to its case would make it another move.
+    def _as_printed(self, answer: Answer) -> Answer:
+        """Return an answer as it is printed: without what other steps or the summary print as well. A sync of one
+        database does not print what else its server holds: that does not belong to its case.
         """
         if isinstance(answer, Exported):
             return replace(answer, left_behind=None, followed=(), compared=())
@@ -297,7 +298,7 @@ class _Move:
         return [EXAMINATION, FORECAST, "export", *transfer, "verify", *restore, *follow]
 
     def _steps(self) -> Generator[tuple[str, Callable[[], Answer | None]]]:
-        """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
+        """Yield the commands of the move. A complete bundle is not exported again: the source may be gone by now."""
         session, case, destination = self._session, self._case, self._case.transfer_to
         away = destination is not None and _sealed(destination) is SealState.COMPLETE
         here = SealState.COMPLETE if away else _sealed(self._bundle)
@@ -316,7 +317,9 @@ class _Move:
             yield "export", lambda: self._export(SealTime())
         if not away and _sealed(self._bundle) is SealState.NOT:
             return
-        self._up_before = self._to_restore.keys() & self._followed.brought_up(by_marks=not self._keeps_bundle)
+        self._up_before = self._to_restore.keys() & self._followed.restored_before(
+            by_marks=not self._keeps_bundle
+        )
         is_read = self._keeps_bundle or self._up_before != self._to_restore.keys()
         with self._followed.captured() if is_read else nullcontext():
             yield from self._after_export(destination, away=away, is_read=is_read)
@@ -326,8 +329,8 @@ class _Move:
             yield _FOLLOW, lambda: self._followed.follow(names)
 
     def _refuse_blocked_destinations(self) -> None:
-        """Raise the error of a destination that takes nothing: where nobody keeps the bundle, it is exported for the
-        destination alone.
+        """Raise the error of a destination that cannot be restored to. Nobody keeps the bundle, so there is no reason
+        to export without it.
         """
         answer = self._finished[-1].answer
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else ()
@@ -339,7 +342,7 @@ class _Move:
     def _after_export(
         self, destination: Endpoint | None, *, away: bool, is_read: bool
     ) -> Generator[tuple[str, Callable[[], Answer | None]]]:
-        """Yield the verbs from the transfer to the comparison. ``is_read``: somebody still needs the bundle."""
+        """Yield the commands from the transfer to the comparison. ``is_read``: somebody still needs the bundle."""
         session, case, options = self._session, self._case, self._options
         if destination is not None:
             yield "transfer", lambda: None if away else self._transfer(destination)
@@ -366,7 +369,8 @@ class _Move:
             ),
         )
         self._restored = before | _without_failed(missing, self._finished[-1].answer)
-        self._ahead |= before.keys() | self._followed.ahead()  # a follow may be at work elsewhere
+        # A follow may be at work elsewhere, so what has changed is asked again.
+        self._ahead |= before.keys() | self._followed.with_later_changes()
         equal = self._equal()
         compared = {
             name: url for name, url in self._restored.items() if name not in self._ahead | equal.keys()
@@ -380,7 +384,7 @@ class _Move:
             )
 
     def _plan_options(self) -> PlanOptions:
-        """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
+        """Return the options of the plan. It takes over what the examination has found out about the destinations."""
         answer = self._finished[-1].answer
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
         deadline = self._case.deadline
@@ -401,7 +405,7 @@ class _Move:
         )
 
     def _equal(self) -> Mapping[str, SummaryLine]:
-        """Return a line for each source that is not compared again: its restore has read all of it back just now."""
+        """Return a line for each source that needs no comparison: its restore has just read all of it back."""
         restored = [step.answer for step in self._finished if isinstance(step.answer, Restored)]
         return {line.source: line for line in restored[-1].comparisons()} if restored else {}
 
@@ -412,8 +416,8 @@ class _Move:
         self._copy_error = answer.error if isinstance(answer, FailedStep) else None
 
     def _do_step(self, name: str, work: Callable[[], Answer | None]) -> Answer | None:
-        """Do one step, and return its answer. Raises ``UsageError`` while nothing has left: then the request is wrong,
-        and no harm is done.
+        """Do one step, and return its answer. Raises ``UsageError`` of the steps before and during the export: then the
+        request is wrong. An error of a later step is its answer.
         """
         self._session.meter.enter_stage(name)
         stage = next((stage for stage in STAGES if stage == name), None)
@@ -465,8 +469,8 @@ class _Move:
         return isinstance(answer, Exported) and answer.outcome.stopped_early
 
     def _export(self, seal_time: SealTime) -> Answer:
-        """Export in the plan's order. What the servers have answered to the plan just before is not asked again; by
-        another export it is.
+        """Export in the plan's order. The first export uses the lists of the servers that the plan has just asked for;
+        a later one asks again.
         """
         ordered = [name for name in self._order if name in self._case.sources]
         names = [*ordered, *(name for name in self._case.sources if name not in ordered)]
@@ -500,7 +504,7 @@ class _Move:
         self._left_at = datetime.now(UTC)
         return answer
 
-    def _summary(self) -> Moved:
+    def _summary(self) -> MoveSummary:
         """Return what the steps came to."""
         case = self._case
         exported, restored = list(case.sources), list(self._to_restore)
@@ -527,7 +531,7 @@ class _Move:
             for line in stages.get(stage, {}).values()
         )
         sent = case.transfer_to is None or (self._is_sent and not self._copy_problem)
-        return Moved(
+        return MoveSummary(
             sources,
             expected,
             stages,
