@@ -14,7 +14,7 @@ from migrate.cluster import protocol
 from migrate.cluster.batch_claims import Claim
 from migrate.cluster.worker_state import RestoreSession
 from migrate.errors import MoveoutError
-from migrate.restore.common.report import Moved
+from migrate.restore.common.report import RestoredVersion
 from migrate.restore.objects.copy import BatchOutcome, History, ObjectCopy
 from migrate.restore.objects.existing import begins
 from migrate.storage.s3.destination_bucket import DestinationBucket
@@ -55,7 +55,7 @@ def look(copy: ObjectCopy, batch: Sequence[History]) -> tuple[list[History], Bat
             total += BatchOutcome(0, 0, (finding,))
             continue
         rows = history.rows[: len(versions)]
-        moved_versions: list[Moved] = [
+        moved_versions: list[RestoredVersion] = [
             (history.key, row.version_id, version.version_id, row.is_delete_marker)
             for row, version in zip(rows, versions, strict=True)
         ]

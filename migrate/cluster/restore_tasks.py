@@ -21,7 +21,7 @@ from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.restore.common.api import OpenRowPool
 from migrate.restore.common.table_parts import PartFile
 from migrate.restore.objects.copy import BatchOutcome, History, ObjectCopy, OpenObjectPool
-from migrate.restore.objects.lease import Folder
+from migrate.restore.objects.lease import RestoreFolder
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
 
@@ -52,7 +52,7 @@ class RestoreCluster(Struct, frozen=True):
         """Return the pool that writes batches of objects."""
         job = RestoreJob(
             id=protocol.new_id(),
-            location=Reach(Folder(copy.destination).url, self.destination.secrets),
+            location=Reach(RestoreFolder(copy.destination).url, self.destination.secrets),
             lease=lease.id,
             limited=self.machines.limit is not None,
             name=copy.source,

@@ -12,7 +12,7 @@ from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.restore.common.api import naming_create
-from migrate.restore.objects.existing import why_flat
+from migrate.restore.objects.existing import why_current_only
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Note
@@ -109,7 +109,7 @@ def check_histories(sides: Sides, *, dry_run: bool) -> None:
     _check_history(sides.source)
     if dry_run:
         return
-    if reason := why_flat(sides.destination):
+    if reason := why_current_only(sides.destination):
         raise UsageError(
             f"{sides.destination.url} cannot have a history: {reason}",
             next_step="switch versioning on there, name an empty bucket, or leave out --history: then current versions"

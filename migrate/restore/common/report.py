@@ -35,7 +35,7 @@ VERSIONS = pa.schema(
     ]
 )
 _BATCH = 10_000
-Moved = tuple[str, str, str, bool]
+RestoredVersion = tuple[str, str, str, bool]
 """A row of ``versions.parquet``. Keys are whole keys of the destination."""
 
 
@@ -107,9 +107,9 @@ class VersionMap:
 
     def __init__(self, write: Any) -> None:
         self._write = write
-        self._rows: list[Moved] = []
+        self._rows: list[RestoredVersion] = []
 
-    def add(self, rows: Iterable[Moved]) -> None:
+    def add(self, rows: Iterable[RestoredVersion]) -> None:
         """Note where versions have gone."""
         self._rows.extend(rows)
         if len(self._rows) >= _BATCH:

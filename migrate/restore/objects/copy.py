@@ -23,7 +23,7 @@ from migrate.errors import (
     NotAllowedError,
     UnreachableError,
 )
-from migrate.restore.common.report import Moved
+from migrate.restore.common.report import RestoredVersion
 from migrate.restore.objects.destination_terms import Terms, has_own_parts, in_parts
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
@@ -92,7 +92,7 @@ class BatchOutcome(Struct, frozen=True):
     items: int
     size_bytes: int
     findings: tuple[str, ...]
-    moved: tuple[Moved, ...] = ()
+    moved: tuple[RestoredVersion, ...] = ()
     refused: tuple[str, ...] = ()
 
     def __add__(self, other: BatchOutcome) -> BatchOutcome:
@@ -289,7 +289,7 @@ class _HistoryWriter(Struct):
     items: int = 0
     size_bytes: int = 0
     findings: list[str] = field(default_factory=list)
-    moved: list[Moved] = field(default_factory=list)
+    moved: list[RestoredVersion] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _bodies: dict[tuple[str, int], bytes] = field(default_factory=dict)
@@ -387,7 +387,9 @@ class _HistoryWriter(Struct):
 
 
 class ObjectCopy(Struct, frozen=True):
-    """From which bundle, to which bucket, on what terms. ``versions``: the bucket is to have whole histories."""
+    """What one restore copies: from which bundle, to which bucket. ``versions``: whole histories, not current ones
+    only.
+    """
 
     source: str
     store: Store

@@ -10,7 +10,7 @@ from exporters.bucket_api import ObjectSummary
 from migrate.bundle.object_index import ObjectRow
 from migrate.case.model import Endpoint
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.restore.objects.lease import Folder
+from migrate.restore.objects.lease import RestoreFolder
 from migrate.storage.s3.capability_probe import is_probe_object
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
@@ -22,7 +22,7 @@ _SAME, _OTHER = "same", "other"
 
 
 class ExistingObjects:
-    """The destination as it was at first, with all its ``versions`` or without. For one thread at a time."""
+    """The objects that the destination had before the restore, or all their ``versions``. For one thread at a time."""
 
     def __init__(self, destination: DestinationBucket, *, versions: bool) -> None:
         self._destination = destination
@@ -49,12 +49,12 @@ class ExistingObjects:
         return ([listed[0]], listed[1]) if listed else ((), "")
 
     def foreign(self) -> str | None:
-        """Return a key that was asked for by nobody, or None; what is moveout's own is nobody's."""
+        """Return a key that is neither the bundle's nor moveout's own; None where there is none."""
         return next((key for key in self._listed.unmarked() if not is_own(self._destination, key)), None)
 
     def _without_traces(self, summaries: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
         """Leave out what restores keep here, and note what a killed one has tried the destination out with."""
-        ours = Folder(self._destination).prefix
+        ours = RestoreFolder(self._destination).prefix
         for summary in summaries:
             if is_probe_object(self._destination, summary.key):
                 self.probe_objects.add(summary.key)
@@ -62,14 +62,14 @@ class ExistingObjects:
                 yield summary
 
     def close(self) -> None:
-        """Forget it."""
+        """Close the listing."""
         self._listed.close()
 
 
 def begins(
     destination: DestinationBucket, listed: Sequence[ObjectSummary], rows: Sequence[ObjectRow]
 ) -> bool:
-    """Tell whether what was found of a key is the first of ``rows``; both oldest first."""
+    """Tell whether the ``listed`` versions of a key are the first of ``rows``. Both are oldest first."""
     return len(listed) <= len(rows) and all(
         _is(destination, summary, row) for summary, row in zip(listed, rows, strict=False)
     )
@@ -82,8 +82,8 @@ def _is(destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow) 
 
 
 def overlap(destination: Endpoint, location: Endpoint) -> str:
-    """Return how a destination bucket or prefix and the location of a bundle lie within each other; "" where they do
-    not, or that cannot be asked.
+    """Return how a destination bucket or prefix and the location of a bundle overlap; "" where they do not, or where a
+    server does not answer.
     """
     if not all(urlsplit(endpoint.url).scheme == "s3" for endpoint in (destination, location)):
         return ""
@@ -108,9 +108,9 @@ def _is_same_bucket(own: S3Location, other: S3Location) -> bool:
     return is_same_bucket(*buckets)
 
 
-def why_flat(destination: DestinationBucket) -> str:
-    """Return why the destination cannot have older versions; nothing where it can, then it keeps them from now on.
-    Switches nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
+def why_current_only(destination: DestinationBucket) -> str:
+    """Return why the destination can take current versions only; "" where it keeps older ones, too. In an empty bucket
+    versioning is switched on for that. A bucket that holds objects and keeps no versions is left as it is.
     """
     if destination.versioning() == "Enabled":
         return ""

@@ -25,8 +25,8 @@ from migrate.storage.s3.own_objects import RESTORES
 _AT_ONCE = 8
 
 
-class Folder(Struct, frozen=True):
-    """What restores keep in a destination while they are under way."""
+class RestoreFolder(Struct, frozen=True):
+    """The folder that restores keep in a destination bucket while they are under way. It has their lease."""
 
     destination: DestinationBucket
 
@@ -42,16 +42,16 @@ class Folder(Struct, frozen=True):
 
     @property
     def would_stay(self) -> bool:
-        """Whether the bucket locks whatever is written to it, so that nothing must be that is not to stay."""
+        """Whether the bucket locks whatever is written to it. A lease could not be removed then."""
         return bool((self.destination.object_lock() or {}).get("Rule"))
 
     def is_there(self) -> bool:
-        """Tell whether there is any of it, be it an old version."""
+        """Tell whether the folder has any object, or an older version of one."""
         return next(self._all(), None) is not None
 
     @contextmanager
     def held(self, progress: Progress, *, alone: bool) -> Iterator[Lease]:
-        """Hold the lease; clear up where the context ends without an error. Raises ``BusyError``."""
+        """Hold the lease. Remove the folder where the context ends without an error. Raises ``BusyError``."""
         secrets = self.destination.reader.s3_location.secrets
         store = open_location(self.url, secrets=secrets, note=progress.note)
         with Lease(store, "restore", progress=progress, alone=alone) as lease:
@@ -83,8 +83,8 @@ class Folder(Struct, frozen=True):
 
 @contextmanager
 def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool) -> Iterator[Lease | None]:
-    """Hold the destination if other machines write too, or there is a lease; else None. Raises ``BusyError``."""
-    folder = Folder(destination)
+    """Hold the lease of the destination if other machines write too, or one exists; else None. Raises ``BusyError``."""
+    folder = RestoreFolder(destination)
     if not (others or folder.is_there()) or folder.would_stay:
         yield None
         return

@@ -44,8 +44,8 @@ from migrate.restore.objects.copy import (
     OpenObjectPool,
 )
 from migrate.restore.objects.destination_terms import STANDARD, Markers, Terms, has_odd_tags, is_of_concern
-from migrate.restore.objects.existing import ExistingObjects, why_flat
-from migrate.restore.objects.lease import Folder, lease_of
+from migrate.restore.objects.existing import ExistingObjects, why_current_only
+from migrate.restore.objects.lease import RestoreFolder, lease_of
 from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
@@ -84,7 +84,7 @@ class BucketRestorer:
                 request.url, secrets=request.secrets, cancellation=cancellation, note=request.progress.note
             )
         open_pool: OpenObjectPool | None = request.open_pool
-        if open_pool is not None and Folder(destination).would_stay:
+        if open_pool is not None and RestoreFolder(destination).would_stay:
             open_pool = None
             request.progress.note(
                 f"{destination.url} locks all that is written to it, so no lease can lie there:"
@@ -106,13 +106,14 @@ class BucketRestorer:
 
 class _Histories(Struct, frozen=True):
     """The objects of a source under the keys that they get at the destination, each with the versions that are to be
-    restored, oldest first. ``flat``: only the current one. ``hidden``: see ``histories``.
+    restored, oldest first. ``why_current_only``: why older versions are left out, "" where they are not. ``hidden``:
+    see ``histories``.
     """
 
     reader: BundleReader
     source: str
     destination: DestinationBucket
-    flat: str
+    why_current_only: str
     markers: Markers = field(default_factory=Markers)
     hidden: frozenset[str] = frozenset()
 
@@ -126,7 +127,7 @@ class _Histories(Struct, frozen=True):
         """Yield the versions that are not restored, each with the reason."""
         all_rows = histories(object_rows(self.reader, self.source))
         # Without these only an own folder is left out, which is the first by key.
-        for key, rows in all_rows if self.flat or self.markers.refused else islice(all_rows, 1):
+        for key, rows in all_rows if self.why_current_only or self.markers.refused else islice(all_rows, 1):
             for row, reason in self._chosen(key, rows):
                 if reason:
                     yield self.destination.prefix + key, row, reason
@@ -135,15 +136,17 @@ class _Histories(Struct, frozen=True):
         name, before = self.destination.prefix + key, None
         own_folder = OWN_FOLDER if is_own_folder(name, max(row.size_bytes for row in rows)) else ""
         for row in rows:
-            not_current = self.flat and (row.is_delete_marker or not row.is_latest)
-            reason = own_folder or (self.flat if not_current else self.markers.refuse(row, before))
+            not_current = self.why_current_only and (row.is_delete_marker or not row.is_latest)
+            reason = own_folder or (
+                self.why_current_only if not_current else self.markers.refuse(row, before)
+            )
             if not reason:
                 before = row
             yield row, reason
 
 
 class _Plan(Struct):
-    """What is to be done, found without writing anything."""
+    """What the survey of both sides has counted. Nothing is written for it."""
 
     items: int = 0
     size_bytes: int = 0
@@ -180,11 +183,11 @@ class _Restore:
         """Do all of it."""
         with lease_of(self._destination, self._progress, others=open_pool is not None) as lease:
             history = has_history(self._reader, self._source)
-            flat = why_flat(self._destination) if history else ""
-            with_versions = history and not flat
+            only_current = why_current_only(self._destination) if history else ""
+            with_versions = history and not only_current
             markers = Markers(refused_markers(self._destination) if with_versions else frozenset())
             hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
-            rows = _Histories(self._reader, self._source, self._destination, flat, markers, hidden)
+            rows = _Histories(self._reader, self._source, self._destination, only_current, markers, hidden)
             with closing(ExistingObjects(self._destination, versions=with_versions)) as present:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
@@ -200,11 +203,11 @@ class _Restore:
                 with self._report.versions() as moved:
                     done = run.write(workers, open_pool, lease, moved if with_versions else None)
                 self._progress.end()
-        self._finish(plan, flat)
+        self._finish(plan, only_current)
         return self._outcome(plan, run, done)
 
     def _agree_on_terms(self, rows: _Histories, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
-        """Return what the destination keeps of objects, and report what it does not; set what must hold before them."""
+        """Return what the destination keeps of objects, and report the rest as losses. Write the first settings."""
         terms = self._try_out(plan)
         setting_losses = [] if plan.extra else self._settings.write_first()
         encrypts = bool(self._destination.setting("encryption"))
@@ -252,7 +255,7 @@ class _Restore:
         return able
 
     def _try_out(self, plan: _Plan) -> Terms:
-        """Return what the destination keeps by a trial, and write the record of that."""
+        """Try out what the destination keeps, and write the result to the report."""
         capabilities = probe(
             self._destination,
             keys=plan.oddities - {NAMELESS},
@@ -275,10 +278,10 @@ class _Restore:
                 name, "version ids", "the destination gives its own; versions.parquet says which became which"
             )
 
-    def _finish(self, plan: _Plan, flat: str) -> None:
+    def _finish(self, plan: _Plan, only_current: str) -> None:
         """Write the settings, and add notes for the user."""
-        if flat:
-            self._notes.append(f"only current versions were restored: {flat}")
+        if only_current:
+            self._notes.append(f"only current versions were restored: {only_current}")
         if plan.extra and self._settings.settings:
             self._notes.append("the bucket held objects before, so its settings were left as they are")
         elif self._settings.settings:
@@ -356,7 +359,7 @@ def _not_empty(destination: DestinationBucket, key: str, what: str) -> NotEmptyE
 
 
 class _ObjectWrites:
-    """What is written of the histories, and what is not."""
+    """Writes the histories that are missing, and notes which are left out."""
 
     def __init__(
         self, rows: _Histories, present: ExistingObjects, copy: ObjectCopy, progress: Progress
@@ -365,7 +368,7 @@ class _ObjectWrites:
         self._terms = copy.terms
         self._refused_keys: dict[str, list[str]] = {}
         self._refused_count = Counter[str]()
-        self._ours = Folder(copy.destination).prefix
+        self._ours = RestoreFolder(copy.destination).prefix
         self._reserved: list[str] = []
         self._looked_at: list[tuple[ObjectSummary, ObjectRow]] = []
         self._not_compared = 0
@@ -404,7 +407,7 @@ class _ObjectWrites:
                 yield f"{summary.name}: it was there with other headers, metadata or tags, and was left alone"
 
     def note(self) -> str:
-        """Return what is not known of the objects that were there, "" where there is nothing to say."""
+        """Return the note about objects that were there and were not compared; "" where there are none."""
         objects = things(self._not_compared, "object")
         words = f"metadata and tags of {objects} that the bucket had already were not compared"
         return f"{words}: moveout verify --against does that" if self._not_compared else ""
