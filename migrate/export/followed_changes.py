@@ -55,8 +55,8 @@ class FollowedChanges:
             capture.stop()
 
     def lacks_base(self, source: str, positions: Sequence[Json]) -> bool:
-        """Tell whether a source is to be followed, and was finished by a run that took no base, nor found that there
-        can be none.
+        """Tell whether a source is to be followed, and has neither a base nor a record of delta passes from an earlier
+        run.
         """
         if source not in self._requests or FOLLOW in (positions[-1] if positions else {}):
             return False

@@ -1,5 +1,5 @@
-"""Opens sources: finds the exporter of a URL, and lends it clients and secrets. An export goes on without sources that
-cannot be opened, and names them.
+"""Opens sources: finds the exporter of a URL, and gives it clients and secrets. A source that cannot be opened becomes
+a ``LostSource``, so that an export continues with the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open_source(
 
 
 class _Host(Struct, frozen=True):
-    """Lends clients and secrets to one source's exporter."""
+    """Gives clients and secrets to the exporter of one source. See ``exporters.api.Host``."""
 
     _endpoint: Endpoint
     _limits: Limits

@@ -27,8 +27,8 @@ from migrate.storage.api import MultipartStore, Store
 
 
 class SourceChanges(Struct, frozen=True):
-    """What is other than when a bundle was begun. ``lost``: names of sources that cannot be opened now; ``dropped``: of
-    those that are to be taken out.
+    """How the sources differ from those with which a bundle was begun. ``lost``: names of sources that cannot be opened
+    now. ``dropped``: names of sources to take out of the bundle.
     """
 
     lost: Collection[str] = ()
@@ -60,11 +60,11 @@ def refuse_foreign(
     opened: bool = True,
     seen: tuple[LocationKind, str] | None = None,
 ) -> bundle_json.BundleInfo | None:
-    """Look, without writing, whether the location may take this export.
+    """Check, without writing, that the location may take this export.
 
-    Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
-    else None. Raises ``NotEmptyError`` where something else lies. ``opened``: the sources were opened, so that it is
-    known what they are. ``seen``: what ``export_state.look`` has just found.
+    Return the complete bundle of the same sources if it lies there already, else None. Raises ``NotEmptyError`` where
+    something else lies there. ``opened``: the sources were opened, so their identities are known. ``seen``: what
+    ``export_state.look`` has just returned.
     """
     kind, key = seen or export_state.look(store)
     if kind is LocationKind.FOREIGN:
@@ -228,8 +228,8 @@ class LocationFullError(SourceError, NoSpaceError):
 
 
 class LocationRoom:
-    """The reserve of one export, and whether the location is full. No reserve is kept where the location does not say
-    how much is free. ``executor`` writes it: a disk takes longer for it than for a small export.
+    """A reserve of space for the seal of one export, and whether the location is full. There is none where the location
+    does not say how much is free. ``executor`` writes it: that takes a disk longer than a small export.
     """
 
     def __init__(self, store: MultipartStore, executor: Executor) -> None:
@@ -255,7 +255,7 @@ class LocationRoom:
             self._store.keep_room(layout.RESERVE, size_bytes)
 
     def release(self) -> None:
-        """Give the reserve back: what belongs to the seal is written from now on."""
+        """Delete the reserve, so that the seal can be written."""
         if self._keeping is not None:
             wait([self._keeping])
         self._delete()

@@ -75,7 +75,7 @@ class SealTime(Struct, frozen=True):
 
 
 class _Alarm:
-    """Does something as soon as ``is_due``, and again after some seconds, until it is off."""
+    """Calls ``act`` as soon as ``is_due`` returns True, and again after some seconds, until it is off."""
 
     def __init__(self, is_due: Callable[[], bool], act: Callable[[], None], again_seconds: float) -> None:
         self._is_due, self._act, self._again_seconds = is_due, act, again_seconds
@@ -84,7 +84,7 @@ class _Alarm:
         watch(self)
 
     def look(self) -> None:
-        """See ``Watched``. What it does may take a moment, and others are looked at meanwhile."""
+        """See ``Watched``. ``act`` may take a moment, so a thread calls it."""
         if not self.is_off and time.monotonic() >= self._next and self._is_due():
             self._next = time.monotonic() + self._again_seconds
             threading.Thread(target=self._act, name="moveout-alarm", daemon=True).start()
@@ -100,9 +100,9 @@ def _alarm(is_due: Callable[[], bool], act: Callable[[], None], again_seconds: f
 
 
 def woken_at_the_seal(seal_time: SealTime, url: str) -> AbstractContextManager[None]:
-    """Have whoever waits for the database of a URL get an error when it is time to seal: a server that is not silent
-    may wait itself, for transactions of others say, and for longer than there is time. In between they may tidy up at
-    the server.
+    """Close the connections to the database of a URL when it is time to seal. The server may be waiting itself, such as
+    for transactions of others, and for longer than there is time. After some seconds for tidying up they are closed
+    again.
     """
     if seal_time.moment is None:
         return nullcontext()

@@ -51,15 +51,15 @@ from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
 
 PATIENCE_SECONDS, OPEN_AGAIN_SECONDS = 90.0, 2.0
-"""How long a server is waited for whose snapshot was lost: it may begin anew."""
+"""After a snapshot was lost: how long to wait for its server, which may restart, and how often to try."""
 _EXPORTED_AGAIN = "the same command exports it again"
 LOST_IN_VAIN = 3
 """A source is left when so many snapshots in a row were lost before they brought more units than those before."""
 
 
 class ExportedSource(Struct, frozen=True):
-    """What came of a source. ``broken``: why it broke off, if it did. ``describe`` returns the reconciliation of one
-    that nobody could finish; it writes files, so it is called once the bundle is to be sealed.
+    """The result of one source. ``broken``: why it broke off, if it did. ``describe`` returns the reconciliation of a
+    source that could not be finished. It writes files, so it is called just before the seal.
     """
 
     reconciliation: SourceReconciliation
@@ -117,8 +117,8 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
 
 
 class _SourceReading:
-    """A source that is read in this run. ``is_finished``: an earlier run has a summary of it. ``units`` are those of
-    its last snapshot, None where there was none.
+    """Reads one source in this run. ``is_finished``: an earlier run has written its final record. ``units`` are those
+    of the last snapshot, None where there was none.
     """
 
     def __init__(self, run: ExportRun, source: Source, *, is_finished: bool) -> None:
@@ -196,8 +196,8 @@ class _SourceReading:
                 self.summary = _finish_source(run, source, snapshot, before, complete=is_whole)
 
     def _open(self, stack: ExitStack, patience_seconds: float) -> Snapshot:
-        """Take a snapshot, which the stack ends; for some seconds again where the source cannot be reached: a server
-        begins anew, say. When it is time to seal, nobody waits for it any more.
+        """Take a snapshot, which the stack ends. Retry for some seconds where the source cannot be reached, such as
+        while its server restarts. Wait no longer than until it is time to seal.
         """
         run, source = self._run, self._source
         until = time.monotonic() + patience_seconds
@@ -217,7 +217,7 @@ class _SourceReading:
 
 
 def lift_rate_limit(run: ExportRun) -> None:
-    """Have what belongs to a seal before the deadline pass at once: it must not wait for bytes that were sent."""
+    """Lift the bandwidth limit for a seal before the deadline: it must not wait for bytes that were sent before."""
     if run.options.seal_time.is_over and run.options.rate_limiter is not None:
         run.options.rate_limiter.lift()
 
@@ -257,8 +257,8 @@ def _separate_groups(run: ExportRun, source: str) -> None:
 def _finish_source(
     run: ExportRun, source: Source, snapshot: Snapshot, before: Collection[str], *, complete: bool
 ) -> SourceSummary:
-    """Let the source write what belongs to the whole; a final record only where nothing failed, else a
-    rerun tries again. ``before``: units that were not compared; those of another snapshot may not hold.
+    """Let the source write what belongs to all of it. A final record is written only where the source is ``complete``,
+    else the next run tries again. ``before``: units of an earlier run that were not compared with this snapshot.
     """
     run.lease.check()
     malloc.give_back()  # the units' buffers are needed no more
@@ -314,9 +314,9 @@ def _described(
 
 
 def _keep_unrecorded(run: ExportRun, source: str, obsolete: Collection[str] = ()) -> None:
-    """Have files that no record names sealed as they are, each named as a gap: nobody may be able to read the source
-    again. They are those of damaged records, and of a run that was killed before it wrote their record; not those that
-    are ``obsolete``.
+    """Seal files that no record names as they are, each recorded as a gap: the source may never be readable again. They
+    come from damaged records, and from a run that was killed before it wrote their record. ``obsolete`` files are not
+    among them.
     """
     prefix, others = layout.source_file(source, ""), {layout.duckdb_script(source), *obsolete}
     unrecorded = [
@@ -333,7 +333,9 @@ def _keep_unrecorded(run: ExportRun, source: str, obsolete: Collection[str] = ()
 
 
 def _final_of_gone(run: ExportRun, source: Source, error: SourceError) -> FinalRecord | None:
-    """Write what was noted of a source when its snapshot stood; None where too little was."""
+    """Write the files of a source that cannot be read any more, from its outline. None where there is none, or a
+    damaged one.
+    """
     engine = registry.find(source.url)
     if engine is None or not engine.summary_of_gone:
         return None
@@ -349,7 +351,7 @@ def _final_of_gone(run: ExportRun, source: Source, error: SourceError) -> FinalR
 
 
 def _are_there(run: ExportRun, final: FinalRecord) -> bool:
-    """Tell whether the files of a whole source are as they were written: a run may have ended while replacing them."""
+    """Tell whether the files of the final record are as they were written. A run may have ended replacing them."""
     try:
         return all(describe_file(run.store, file.key) == file for file in final.files)
     except GoneError:
@@ -368,8 +370,8 @@ def _read_final(store: MultipartStore, source: str) -> FinalRecord | DamageError
 def _finished_before(
     run: ExportRun, source: Source, final: FinalRecord | DamageError | None
 ) -> SourceReconciliation | None:
-    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again. One
-    whose records are damaged is read again, if it can be.
+    """Return the reconciliation of a source that an earlier run finished. None where none did, or where its records are
+    damaged: then the source is read again.
     """
     if final is None:
         return None
@@ -391,8 +393,8 @@ def _finished_before(
 def _load_records(
     run: ExportRun, source: str, on_damage: Callable[[DamageError], None] = refuse_damage
 ) -> set[str]:
-    """Take all commit records at the location into the ledger that are not there yet, and return their units; also
-    those of groups whose worker was ended before it said what it had committed.
+    """Load the commit records at the location that the ledger lacks, and return their units. Among them are groups
+    whose worker was ended before it reported what it had committed.
     """
     loaded: set[str] = set()
     ids: Iterable[str] = (
@@ -415,8 +417,8 @@ def _load_records(
 
 
 def _load_rest(run: ExportRun, source: str) -> set[str]:
-    """Do the same for a source of which not all was read: what an earlier run has of units that failed now, or that
-    this run did not come to. A record that is damaged is a gap; it stays, so that the next run reads its unit again.
+    """Load the commit records that an earlier run has left of units that failed now, or that this run did not reach.
+    Return their units. A damaged record is a gap. It stays, so that the next run reads its unit again.
     """
 
     def on_damage(error: DamageError) -> None:

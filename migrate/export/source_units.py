@@ -132,7 +132,7 @@ class SourceUnits:
         )
 
     def _do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
-        """Do units. Where this source alone is read no more, raise why: see ``_stop``."""
+        """Do units. Raise the reason where ``_stop`` has ended this source, but not the whole run."""
         try:
             return self._runner.do_all(units)
         except Cancelled:
@@ -177,7 +177,7 @@ class SourceUnits:
             run.unit_store.delete(layout.commit_record(self._source, unit_id))
 
     def _step(self) -> bool:
-        """Hand out units, and take in what became of others. Return whether there is more to do."""
+        """Hand out units, and note the results of others. Return whether there is more to do."""
         if self._pool.idle and (self._error is not None or self._plan.is_drained):
             if self._error is None:
                 self._error = self._plan.source_error()
@@ -200,8 +200,8 @@ class SourceUnits:
         self._runner.cancellation.cancel()
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
-        """Return units for one worker: small ones are done together, as long as there is enough for all workers. A
-        worker gets twice as many of those that are no more than ``_TINY_BYTES`` together: a group costs more than they.
+        """Return units for one worker. Small ones are done together, as long as there is enough for all workers. A
+        group of at most ``_TINY_BYTES`` may have twice as many units: committing it takes longer than reading it.
         """
         options = self._run.options
         share = self._plan.ready() // self._run.workers
@@ -225,8 +225,8 @@ class SourceUnits:
         return group or None
 
     def _prepare_finish(self) -> None:
-        """When the last units are under way, prepare what comes behind them: load the page's template, and notify a
-        snapshot that supports it.
+        """When the last units are under way, prepare the end: load the template of the page, and call
+        ``prepare_finish`` of a snapshot that has it.
         """
         if self._is_prepared:
             return
@@ -242,7 +242,7 @@ class SourceUnits:
             self._run.executor.submit(prepare_page)
 
     def _settle(self) -> None:
-        """Take in what has ended meanwhile."""
+        """Note the results of groups that have ended."""
         for group, result in self._pool.settle(TICK_SECONDS if self._plan.has_all else IDLE_SECONDS):
             self._under_way_bytes -= sum(planned.bytes_to_send for planned in group)
             settled: Sequence[SettledUnit] = (
@@ -253,7 +253,7 @@ class SourceUnits:
                 self._take(unit, record)
 
     def _take(self, unit: Unit, result: CommitRecord | Exception) -> None:
-        """Take what became of a unit. Raises the location's errors."""
+        """Note the result of a unit. Raises the location's errors."""
         self._ended_bytes += unit.size_bytes
         if isinstance(result, CommitRecord):
             self._run.progress.count_gaps(failed_items(result.outcome))
@@ -323,7 +323,7 @@ class _Plan:
         self._thread.join(_JOIN_SECONDS)
 
     def source_error(self) -> SourceError | None:
-        """Return what of the source ended the planning too early, if anything. Raises what else did."""
+        """Return the source's error that ended the planning too early, if there is one. Raises any other error."""
         if self._error is None or isinstance(self._error, SourceError):
             return self._error
         raise self._error

@@ -130,9 +130,9 @@ class _Covered(StoreWrapper):
 def is_unchanged(
     store: MultipartStore, exported: ExportedData, broken: Collection[str], *, strict: bool
 ) -> bool:
-    """Tell whether a sealed bundle says of each source what its export has now, and its files are as it says. Of a
-    ``broken`` source nothing is asked: nothing new came of it. That all was found to be the same under a newer snapshot
-    is no change, unless ``strict``.
+    """Tell whether the sealed bundle is the same as what this export would seal, and its files are as it says. A
+    ``broken`` source is not compared: this run has read nothing new of it. A newer snapshot of the same content is no
+    change, unless ``strict``.
     """
     try:
         reader = BundleReader(store)

@@ -49,7 +49,7 @@ class PlannedUnit(Struct, frozen=True):
 
     @property
     def is_small(self) -> bool:
-        """Whether it may be committed together with others: one of an earlier run is looked at by itself."""
+        """Whether it may be committed together with others. One that an earlier run has recorded is not: see ``do``."""
         return self.unit.size_bytes <= SMALL_BYTES and not self.recorded
 
     @property
@@ -185,8 +185,8 @@ class UnitRunner(Struct, frozen=True, kw_only=True):
         return _ReadUnit(progress, outcome, sink)
 
     def _export(self, progress: _UnitProgress, earlier: _EarlierUnit | None) -> CommitRecord:
-        """Read a unit and commit it. Of one that an earlier run has, and that still holds, try again what failed in it;
-        where no more comes of that, it stays as it is.
+        """Read a unit and commit it. Of an earlier one that still holds, only what failed is read again. The earlier
+        record stays where that brings nothing new.
         """
         mended = earlier.record if earlier is not None and earlier.holds else None
         kept = mended.files if mended is not None and isinstance(self.snapshot, Mendable) else None
@@ -232,7 +232,7 @@ class UnitRunner(Struct, frozen=True, kw_only=True):
         return settled
 
     def _earlier(self, unit: Unit) -> _EarlierUnit | None:
-        """Return what an earlier run has of a unit; None, and nothing is left of it, where that is of no use."""
+        """Return what an earlier run has of a unit. Where that is damaged, remove its record and return None."""
         try:
             record = read_record(self.store, self.source, unit.id)
         except DamageError as exc:
@@ -289,8 +289,8 @@ meanwhile.
 
 
 class _UnitProgress(SinkWatch):
-    """Reports a unit to the progress: half of it as it is read, half as that arrives at the location, the rest at the
-    end. Sizes are estimates until then: no more is reported than was planned for the unit, and nothing twice.
+    """Reports a unit to the progress: half of it as it is read, half as that arrives at the location. Sizes are
+    estimates until the end, so no more is reported than was planned for the unit, and nothing twice.
     """
 
     def __init__(self, progress: Progress, unit: Unit) -> None:
