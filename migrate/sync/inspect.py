@@ -125,7 +125,10 @@ def same_item(
     if not (has_headers(destination, described) and has_tags(destination, described)):
         return None
     version = destination_of(looked.step).version_id
-    has_acl = not context.source.has_acls or context.destination.acl(described.key, version) == described.acl
+    has_acl = (
+        not context.source.has_acls
+        or (context.destination.acl(described.key, version) or "") == described.acl
+    )
     return same if has_acl else None
 
 

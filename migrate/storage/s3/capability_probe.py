@@ -314,14 +314,14 @@ def _try_one(
 
 def _try_tags(destination: DestinationBucket, tags: Mapping[str, str], later: Later) -> str:
     def difference(key: str) -> str | None:
-        return None if destination.tags(key) == tags else "takes it and does not keep it"
+        return None if destination.tags(key) in (tags, None) else "takes it and does not keep it"
 
     return _try_one(destination, difference, later, tags=tags) or ""
 
 
 def _try_acl(destination: DestinationBucket, acl: str, *, later: Later) -> str | None:
     def difference(key: str) -> str | None:
-        return None if destination.acl(key) == acl else "takes it, and has another one afterwards"
+        return None if destination.acl(key) in {acl, None} else "takes it, and has another one afterwards"
 
     return _try_one(destination, difference, later, acl=acl)
 

@@ -41,6 +41,7 @@ from migrate.storage.s3.metadata.bucket_configuration import (
     read_configuration,
     read_setting,
     remove_setting,
+    unless_it_fails,
     write_setting,
 )
 from migrate.storage.s3.metadata.object_metadata import Description, described_headers, is_md5, put_request
@@ -335,27 +336,32 @@ class DestinationBucket:
             )
         return status or ""  # a server without versions may answer with its listing
 
-    def acl(self, key: str, version_id: str = "") -> str:
+    def acl(self, key: str, version_id: str = "") -> str | None:
         """Return the canned ACL that an object has, or a version of it; empty where it has another one or the server
-        has none.
+        has none, None where these credentials may not know.
         """
         try:
             body = self._requests.call(Request("GetObjectAcl", "GET", key, acl_query(version_id))).body
         except UnreachableError:
             raise
+        except NotAllowedError:
+            return None
         except MoveoutError:
             return ""
         return s3_acl.canned(s3_acl.parse(body) or {})
 
-    def tags(self, key: str) -> Mapping[str, str]:
-        """Return the tags that an object has; none where the server has no tags. Asks once."""
+    def tags(self, key: str) -> Mapping[str, str] | None:
+        """Return the tags that an object has; none where the server has no tags, None where these credentials may not
+        read them.
+        """
+        request = Request("GetObjectTagging", "GET", key, {"tagging": ""})
         try:
-            response = self.reader.http.call(Request("GetObjectTagging", "GET", key, {"tagging": ""}))
+            response = unless_it_fails(lambda: self.reader.http.call(request), self._requests.cancellation)
             return parse_tags(response, key)
-        except UnreachableError as exc:
-            if not was_answered(exc):
-                raise
-            return {}
+        except UnreachableError:
+            raise
+        except NotAllowedError:
+            return None
         except MoveoutError:
             return {}
 

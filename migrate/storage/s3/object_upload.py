@@ -172,7 +172,9 @@ class PartsUpload(Struct):
     def _at_destination(self, info: FileInfo) -> Fetched:
         key, destination = self.described.key, self.destination
         summary = ObjectSummary(key, info.size_bytes, info.etag, info.modified)
-        return Fetched(summary, headers=destination.headers(key), tags=destination.tags(key))
+        tags = destination.tags(key)
+        tags = self.described.tags if tags is None else tags  # which may not be read
+        return Fetched(summary, headers=destination.headers(key), tags=tags)
 
     def _is_described(self, fetched: Fetched) -> bool:
         described = self.described

@@ -209,7 +209,7 @@ class VersionCheck(Struct):
                 summary,
                 destination,
                 context.describe(read_item),
-                context.destination.acl(summary.key, summary.version_id) if has_acls else None,
+                context.destination.acl(summary.key, summary.version_id) or "" if has_acls else None,
                 locks_itself=context.locks_itself,
             )
             yield _InspectedVersion(step, read_item, changes)

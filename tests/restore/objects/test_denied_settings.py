@@ -20,7 +20,7 @@ from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, OddShop, asks, take_out
 from tests.tools.bundles import restore_from
-from tests.tools.http_proxy import refusal
+from tests.tools.http_proxy import Answer, Asked, refusal
 
 ENABLED = {"Status": "Enabled"}
 DENIED = refusal(403, "AccessDenied")
@@ -99,3 +99,26 @@ def test_what_is_denied_is_named_and_holds_up_nothing_that_does_not_need_it(
     ]
     rights = [finding.fix.text.partition("s3:")[2].partition('"')[0] for finding in findings if finding.fix]
     assert rights == ["GetBucketVersioning", "GetBucketObjectLockConfiguration"]
+
+
+@pytest.mark.parametrize("answer", [DENIED, refusal(503, "SlowDown")], ids=["denied", "busy once"])
+def test_tags_go_to_a_destination_that_does_not_show_them(
+    odd: OddShop, minio: S3Server, make_shop: MakeShop, tmp_path: Path, answer: Answer
+) -> None:
+    """They were said to be lost, and left out, for one answer to what tries the destination out."""
+    old = make_shop(minio)
+    old.put("a", Tagging="who=me")
+    reader = take_out(old.url, tmp_path / "bundle")
+    asked_keys: set[str] = set()
+
+    def shown(asked: Asked) -> Answer | None:
+        if not asks(asked, "tagging") or (answer is not DENIED and asked.path in asked_keys):
+            return None
+        asked_keys.add(asked.path)
+        return answer
+
+    odd.proxy.answer = shown
+    assert restore_from(reader, "shop", odd.url).items == 1
+    assert asked_keys
+    tags = odd.shop.boto.get_object_tagging(Bucket=odd.shop.name, Key="a")["TagSet"]
+    assert tags == [{"Key": "who", "Value": "me"}]
