@@ -22,7 +22,14 @@ from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of, kept_crc64nvme
-from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, WrongAnswerError
+from migrate.errors import (
+    GoneError,
+    MoveoutError,
+    NotAllowedError,
+    SlowDownError,
+    UnreachableError,
+    WrongAnswerError,
+)
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import FileInfo
 from migrate.storage.checksums import Content, crc64nvme
@@ -48,7 +55,7 @@ from migrate.storage.s3.metadata.object_metadata import Description, described_h
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
 
-_ATTEMPT_SECONDS = 5.0
+_ATTEMPT_SECONDS, _BUSY_SECONDS = 5.0, 120.0
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
 VERSION = "x-amz-version-id"
@@ -241,14 +248,22 @@ class DestinationBucket:
         return versions[::-1]
 
     def attempt(self, described: Description, body: bytes) -> MoveoutError | None:
-        """Write one object without much patience; return why the server does not take it. Raises
+        """Write one object without much patience, unless the server is busy; return why it does not take it. Raises
         ``UnreachableError`` where there is no answer at all, and ``NotAllowedError``.
         """
         request = put_request(described, body)
+
+        def put() -> None:
+            self._requests.retry.ask_once(lambda: self.reader.http.call(request))
+
+        def within(seconds: float) -> None:
+            RetryPolicy(RetryTimeout(seconds), cancellation=self._requests.cancellation).run(put)
+
         try:
-            RetryPolicy(RetryTimeout(_ATTEMPT_SECONDS), cancellation=self._requests.cancellation).run(
-                lambda: self._requests.retry.ask_once(lambda: self.reader.http.call(request))
-            )
+            try:
+                within(_ATTEMPT_SECONDS)
+            except SlowDownError:  # which rather says something of the server than of the object
+                within(_BUSY_SECONDS)
         except NotAllowedError:
             raise
         except UnreachableError as exc:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from exporters.doctor import ExamineRequest
+from exporters.objects import key_oddities
 from migrate.bundle.object_index import ObjectRow, object_rows
 from migrate.doctor.bucket_destination import examine
 from migrate.errors import NotAllowedError
 from migrate.restore.objects.destination_terms import Terms
 from migrate.runtime.progress import Silent
-from migrate.storage.s3 import capability_probe, source_bucket
+from migrate.storage.s3 import capability_probe, destination_bucket, source_bucket
 from migrate.storage.s3.capability_probe import LOCK_DENIED, probe
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.verify.compare import ComparisonRequest
@@ -122,3 +124,15 @@ def test_tags_go_to_a_destination_that_does_not_show_them(
     assert asked_keys
     tags = odd.shop.boto.get_object_tagging(Bucket=odd.shop.name, Key="a")["TagSet"]
     assert tags == [{"Key": "who", "Value": "me"}]
+
+
+def test_a_destination_that_is_busy_for_a_while_refuses_nothing(
+    odd: OddShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is tried out with was said to be refused, for a day."""
+    monkeypatch.setattr(destination_bucket, "_ATTEMPT_SECONDS", 0.0)
+    busy, times = refusal(503, "SlowDown"), count()
+    odd.proxy.answer = lambda asked: busy if asked.method == "PUT" and next(times) < 12 else None
+    capabilities = probe(open_destination_bucket(odd.url), keys=[key_oddities.EMPTY], any_tags=True)
+    assert next(times) > 12
+    assert (capabilities.lost_tags, capabilities.refused_keys.keys() - {key_oddities.EMPTY}) == ("", set())
