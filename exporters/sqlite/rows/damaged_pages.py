@@ -15,6 +15,10 @@ from exporters.sqlite.errors import is_damage
 from exporters.sqlite.identifiers import quote_name
 
 _LEAST, _GREATEST = -(2**63), 2**63 - 1
+_FINENESS = 16
+"""The end of damage is searched for by steps of one such part of what is damaged so far: rows between damaged pages are
+passed over only where they are fewer.
+"""
 
 Bounds = tuple[int | None, int | None]
 
@@ -119,15 +123,15 @@ class _Search:
         return row
 
     def _end_of_damage(self, start: int) -> int:
-        """Return the first rowid behind the damage at ``start``, by steps that double, then by halves. Few tables have
+        """Return the first rowid behind the damage at ``start``, by steps that grow, then by halves. Few tables have
         rowids below 1: the steps begin there, where the damage is at the beginning.
         """
-        damaged, step = max(start, min(1, self._limit)) if start == _LEAST else start, 1
+        begin = damaged = max(start, min(1, self._limit)) if start == _LEAST else start
         while True:
-            whole = min(damaged + step, self._limit + 1)
+            whole = min(damaged + max(1, (damaged - begin) // _FINENESS), self._limit + 1)
             if whole > self._limit or not self._is_damaged(whole):
                 break
-            damaged, step = whole, step * 2
+            damaged = whole
         while whole - damaged > 1:
             middle = (damaged + whole) // 2
             if self._is_damaged(middle):

@@ -133,6 +133,19 @@ def test_a_row_before_a_damaged_one_is_in_one_chunk_only(tmp_path: Path) -> None
     assert (second.stretches, second.holes) == ([Stretch(500, 1), Stretch(502, ROWS - 501)], [(501, 501)])
 
 
+def test_rows_between_two_damaged_stretches_leave(tmp_path: Path) -> None:
+    """The steps to the end of the damage doubled, and so passed over what can be read."""
+    path = tmp_path / "app.db"
+    _, *leaves = database(path)["bad"]
+    page_between = path.read_bytes()[(leaves[15] - 1) * PAGE_BYTES : leaves[15] * PAGE_BYTES]
+    for page in [*leaves[5:15], *leaves[16:30]]:
+        overwrite(path, page, 0, b"\xff" * 100)
+    with closing(sqlite3.connect(path)) as connection:
+        [table] = [table for table in read_catalog(connection).tables if table.name == "bad"]
+        _, between, _ = readable(connection, table).stretches
+    assert between.rows == page_between.count(b"bad ")
+
+
 def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     folder, location = tmp_path / "files", tmp_path / "bundle"
     folder.mkdir()
