@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import chain, islice
 
@@ -30,7 +30,7 @@ from migrate.bundle.object_index import (
     object_rows,
 )
 from migrate.bundle.reader import BundleReader
-from migrate.errors import NotEmptyError
+from migrate.errors import NotAllowedError, NotEmptyError
 from migrate.number_text import things
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, naming_create
 from migrate.restore.common.left_out import FinishedRestore, lacking_of
@@ -245,12 +245,16 @@ class _Restore:
 
     def _unpacks(self) -> bool:
         """Tell whether the destination makes objects of a tar's members, one version each."""
-        able = (
-            has(self._destination.server, Trait.UNPACKS_TARS) and self._destination.versioning() != "Enabled"
-        )
+        able = False
+        with suppress(NotAllowedError):
+            able = (
+                has(self._destination.server, Trait.UNPACKS_TARS)
+                and self._destination.versioning() != "Enabled"
+            )
         if not able:
             self._notes.append(
-                "objects were written one by one: the destination does not unpack tars, or keeps versions"
+                "objects were written one by one: the destination does not unpack tars, or keeps versions, or does not"
+                " say whether it does"
             )
         return able
 

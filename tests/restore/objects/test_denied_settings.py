@@ -76,8 +76,11 @@ def test_what_is_denied_is_named_and_holds_up_nothing_that_does_not_need_it(
     """Of locks it was said that the destination's bucket has no object lock."""
     old = make_shop(minio)
     old.put("a", b"alone")
-    outcome = restore_from(take_out(old.url, tmp_path / "bundle"), "shop", denying.url)
+    outcome = restore_from(
+        take_out(old.url, tmp_path / "bundle"), "shop", denying.url, pack_small_objects=True
+    )
     assert (outcome.items, outcome.left_out) == (1, ())
+    assert "written one by one" in outcome.notes[0]
     capabilities = probe(open_destination_bucket(denying.url), keys=())
     assert (capabilities.versioning, capabilities.lock_denied) == (capability_probe.DENIED, True)
     locked = ObjectRow(
