@@ -86,7 +86,9 @@ def _kept(
     except (GoneError, DamageError, KeyError, ValueError):
         return None
     if capabilities.lock_denied:
-        return None  # the right may have been given since
+        sides.destination.object_lock()
+        if not sides.destination.lock_denied:
+            return None  # the right has been given since
     is_same_server = (capabilities.url, capabilities.server) == (
         sides.destination.url,
         sides.destination.server,

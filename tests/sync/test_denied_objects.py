@@ -208,3 +208,27 @@ def test_removals_that_are_denied_are_named_and_the_others_done(
     old.put("a/new")
     assert call(*words).code == 3
     assert "a/new" in keys_of(new)
+
+
+def test_a_destination_that_does_not_say_whether_it_has_object_lock_is_tried_out_once_a_day(
+    old: Shop, minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was tried out by each sync, with test objects of every kind. Where the right was given, it is asked anew."""
+    new, denied, asked_for = make_shop(minio), ["object-lock"], list[Asked]()
+
+    class Proxy(HttpProxy):
+        def handle(self, asked: Asked) -> Answer:
+            asked_for.append(asked)
+            is_denied = asked.method == "GET" and not asked.query.keys().isdisjoint(denied)
+            return refusal(403, "AccessDenied") if is_denied else self.forward(asked)
+
+    with Proxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        trials = []
+        for run in range(3):
+            asked_for.clear()
+            old.put(f"a/new-{run}")
+            assert call("sync", f"shop={old.url}", f"shop=s3://{new.name}?profile={profile}").code == 0
+            trials.append(any("moveout-probe-" in asked.path for asked in asked_for))
+            denied[:] = denied if len(trials) < 2 else []
+    assert trials == [True, False, True]
