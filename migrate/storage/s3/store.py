@@ -236,7 +236,7 @@ class S3Store(BaseStore):
             parts.extend(part_of(row) for row in page.get("Parts", ()))
             if not page.get("IsTruncated"):
                 return sorted(parts, key=lambda part: part.number)
-            request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
+            request["PartNumberMarker"] = int(required_field(page, "NextPartNumberMarker", self._named(key)))
             loops.note(request["PartNumberMarker"])
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
@@ -386,8 +386,8 @@ class S3Store(BaseStore):
                     )
             if not page.get("IsTruncated"):
                 return
-            request["KeyMarker"] = decode(page["NextKeyMarker"])
-            request["UploadIdMarker"] = page["NextUploadIdMarker"]
+            request["KeyMarker"] = decode(required_field(page, "NextKeyMarker", self._named("")))
+            request["UploadIdMarker"] = required_field(page, "NextUploadIdMarker", self._named(""))
             loops.note((request["KeyMarker"], request["UploadIdMarker"]))
 
     def _algorithm(self) -> dict[str, str]:

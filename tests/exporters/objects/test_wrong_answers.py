@@ -23,7 +23,7 @@ import pytest
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
 from exporters.lossless_text import bytes_of, text_of
 from exporters.objects import changed_objects, large_object
-from migrate.errors import UnreachableError
+from migrate.errors import UnreachableError, WrongAnswerError
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.http.read_responses import read_request
@@ -550,3 +550,13 @@ def test_what_is_held_or_erased_is_listed_by_the_same_rules(paged: OddShop) -> N
     versions = S3ObjectLock(paged.bucket().s3_location).versions()
     assert [version.key for version in versions] == keys
     assert asked_markers == [("",), ("04", "0"), ("09",)]
+
+
+@pytest.mark.parametrize("kind", ["uploads", "uploadId"])
+def test_a_listing_of_uploads_that_breaks_off_is_an_error(odd: OddShop, kind: str) -> None:
+    """It ended the command with a fault of its own."""
+    body = b"<ListResult><IsTruncated>true</IsTruncated><Bucket>b</Bucket></ListResult>"
+    odd.proxy.answer = lambda asked: Answer(HTTPStatus.OK, (), body) if asks(asked, kind) else None
+    store = S3Store(odd.bucket().s3_location)
+    with pytest.raises(WrongAnswerError, match="the answer has no Next"):
+        list(store.uploads() if kind == "uploads" else store.parts("film", "some-upload"))
