@@ -1,5 +1,5 @@
 """Opens sources: finds the exporter of a URL, and gives it clients and secrets. A source that cannot be opened becomes
-a ``LostSource``, so that an export continues with the others.
+a ``UnreadableSource``, so that an export continues with the others.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class _Host(Struct, frozen=True):
         )
 
 
-class LostSource(Struct):
-    """A source that could not be opened. Every attempt to read it raises the reason."""
+class UnreadableSource(Struct):
+    """A source that could not be opened, or is not asked. Every attempt to read it raises the reason."""
 
     name: str
     url: str

@@ -34,7 +34,7 @@ from migrate.bundle.seal import ExportedData, Sealed
 from migrate.bundle.seal import seal as write_seal
 from migrate.errors import NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
-from migrate.export.open_sources import LostSource, no_source_error
+from migrate.export.open_sources import UnreadableSource, no_source_error
 from migrate.export.outcome import BrokenSource, ExportOptions, ExportOutcome, result
 from migrate.export.preflight import LocationRoom, SourceChanges, check_names, claim, is_begun, refuse_foreign
 from migrate.export.source_export import export_source, lift_rate_limit
@@ -84,7 +84,7 @@ def export(
     options = options or ExportOptions()
     source_names = [_name_of(source, options) for source in sources]
     check_names(source_names)
-    lost = [source for source in sources if isinstance(source, LostSource)]
+    lost = [source for source in sources if isinstance(source, UnreadableSource)]
     changes = SourceChanges([source.name for source in lost], options.dropped)
     sealed = None if options.is_seen else refuse_foreign(store, source_names, changes=changes)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
@@ -172,7 +172,7 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
             f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
         )
     not_asked = SourceGoneError("it was not finished, and is not asked again by this seal")
-    sources = [LostSource(source.name, source.url, not_asked) for source in state.sources]
+    sources = [UnreadableSource(source.name, source.url, not_asked) for source in state.sources]
     may_be_empty = frozenset(source.name for source in state.sources if source.may_be_empty)
     options = ExportOptions(ask=False, may_be_empty=may_be_empty)
     outcome = export(sources, store, workers=workers, progress=progress, options=options)

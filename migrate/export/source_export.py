@@ -41,7 +41,7 @@ from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.engines import registry
 from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError
-from migrate.export.open_sources import LostSource
+from migrate.export.open_sources import UnreadableSource
 from migrate.export.outcome import BrokenSource
 from migrate.export.seal_time import counted_in_time, woken_at_the_seal
 from migrate.export.source_units import ExportRun, SourceUnits
@@ -80,7 +80,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
         run.followed.resume(source.name, before.summary.positions)
         _show_done(run.progress, before)
         return ExportedSource(before)
-    if before is not None and not before.totals.items and not isinstance(source, LostSource):
+    if before is not None and not before.totals.items and not isinstance(source, UnreadableSource):
         _forget_earlier_run(run, source)
         before = None
     reading = _SourceReading(run, source, is_finished=final.result() is not None)
@@ -97,7 +97,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
         broken = BrokenSource(source.name, error, f"{what}: {error}")
         failures.insert(0, broken.reason)
         # One that could not be opened was noted then, and the only one ends the export with its error.
-        if not isinstance(source, LostSource) and len(run.state.sources) > 1:
+        if not isinstance(source, UnreadableSource) and len(run.state.sources) > 1:
             run.progress.note_error(what, error)
     if units is None and before is not None:
         summary = before.summary

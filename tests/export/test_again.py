@@ -23,7 +23,7 @@ from migrate.bundle.lease import Lease
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
-from migrate.export.open_sources import LostSource
+from migrate.export.open_sources import UnreadableSource
 from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitRunner
 from migrate.runtime.progress import Silent
@@ -281,7 +281,7 @@ GAPS = {13: FAILED}
         Shut(),
         Numbers(on_export=raising(SourceUnreachableError("away"))),
         Numbers(gaps=GAPS, on_finish=breaking_off),
-        LostSource("app", "numbers://host/app", SourceUnreachableError("no route")),
+        UnreadableSource("app", "numbers://host/app", SourceUnreachableError("no route")),
     ],
     ids=[
         "equal",
@@ -368,7 +368,7 @@ def test_with_a_strict_snapshot_a_newer_one_is_a_change(store: MultipartStore) -
 
 
 def test_what_came_to_one_source_is_sealed_although_another_one_is_lost(store: MultipartStore) -> None:
-    lost = LostSource("more", "numbers://host/more", SourceUnreachableError("no route"))
+    lost = UnreadableSource("more", "numbers://host/more", SourceUnreachableError("no route"))
     pair = [Numbers(gaps=GAPS), lost]
     ids = [
         export(pair, store, workers=1, progress=Silent()).bundle_id,

@@ -26,7 +26,7 @@ from migrate.export import ExportOptions, export, preflight
 from migrate.export import run as export_run
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
-from migrate.export.open_sources import LostSource
+from migrate.export.open_sources import UnreadableSource
 from migrate.export.plan_totals import read_plan_totals
 from migrate.export.run import already_sealed, seal_unasked
 from migrate.export.status import export_status
@@ -240,7 +240,8 @@ def test_where_no_source_can_be_read_the_worst_error_names_all(store, tmp_path):
     """Nothing is written then, and a sealed bundle stays as it is."""
     errors = [SourceNotAllowedError("denied"), SourceGoneError("gone"), SourceUnreachableError("no answer")]
     lost = [
-        LostSource(f"s{number}", f"numbers://host/{number}", error) for number, error in enumerate(errors)
+        UnreadableSource(f"s{number}", f"numbers://host/{number}", error)
+        for number, error in enumerate(errors)
     ]
     with pytest.raises(SourceGoneError, match=r"(?s)s0: denied.*s1: gone.*s2: no answer"):
         go(store, *lost)
@@ -249,7 +250,7 @@ def test_where_no_source_can_be_read_the_worst_error_names_all(store, tmp_path):
     assert not (tmp_path / "location").exists()
     sealed = go(store, *lost[:2], Numbers())
     assert [source.items for source in sealed.sources] == [0, 0, 95]
-    app = LostSource("app", "numbers://host/app", errors[2])
+    app = UnreadableSource("app", "numbers://host/app", errors[2])
     again = go(store, *lost[:2], app)
     assert (again.already_sealed, again.bundle_id, again.exit_code) == (True, sealed.bundle_id, 3)
 
@@ -366,7 +367,7 @@ def test_whether_the_bundle_is_whole_is_known_without_its_sources(store):
 @pytest.mark.parametrize("other", ["0", "z"])
 def test_what_was_begun_after_a_seal_is_sealed_too(store, other):
     made = go(store, Numbers(gaps={1: Gap("1", "failed", "lost")}))
-    lost = [LostSource("app", "numbers://host/app", SourceGoneError("away"))]
+    lost = [UnreadableSource("app", "numbers://host/app", SourceGoneError("away"))]
     shut = export(lost, store, workers=1, progress=Silent())
     assert (shut.already_sealed, shut.bundle_id) == (True, made.bundle_id)
     sealed = seal_unasked(store, workers=1, progress=Silent())

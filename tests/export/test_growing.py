@@ -7,7 +7,7 @@ from exporters.errors import SourceUnreachableError
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.export import ExportOptions, export, seal_unasked
-from migrate.export.open_sources import LostSource
+from migrate.export.open_sources import UnreadableSource
 from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
@@ -62,13 +62,13 @@ def test_another_source_under_the_same_name_is_refused_with_both_named(store):
     ) as caught:
         go(store, Another())
     assert "--drop app" in caught.value.next_step
-    lost = LostSource("app", "numbers://elsewhere/app", SourceUnreachableError("no answer"))
+    lost = UnreadableSource("app", "numbers://elsewhere/app", SourceUnreachableError("no answer"))
     assert go(store, lost).exit_code == 3, "what cannot be asked is not refused"
     assert go(store, Known()).complete
 
 
 def test_a_source_of_which_nothing_was_exported_may_become_another(store):
-    lost = LostSource("more", "numbers://typo/more", SourceUnreachableError("no answer"))
+    lost = UnreadableSource("more", "numbers://typo/more", SourceUnreachableError("no answer"))
     assert go(store, Known(), lost).exit_code == 3
     assert go(store, Known(), Numbers("more", "numbers://host/more")).complete
 

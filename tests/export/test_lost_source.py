@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
-from migrate.export.open_sources import LostSource, no_source_error
+from migrate.export.open_sources import UnreadableSource, no_source_error
 
 
 def test_every_attempt_to_read_it_raises_the_reason():
     error = SourceGoneError("it is no more")
-    source = LostSource("app", "toy://app", error)
+    source = UnreadableSource("app", "toy://app", error)
     for read in (source.survey, lambda: source.snapshot(None, workers=1)):
         with pytest.raises(SourceGoneError) as caught:
             read()
