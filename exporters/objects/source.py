@@ -122,7 +122,7 @@ class ObjectSource:
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[ObjectSnapshot]:
         """See ``exporters.api.Shareable``: the inventory lies in the workspace."""
         del workers
-        listed = inventory.taken(self._bucket, workspace, self._selection)
+        listed = inventory.existing(self._bucket, workspace, self._selection)
         if listed is None or listed.totals.id != ticket["inventory"]:
             raise SourceGoneError(f"{self._bucket.name}: there is no inventory {ticket['inventory']} here")
         next(iter(self._bucket.list()), None)  # raises where it cannot be read

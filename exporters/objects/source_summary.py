@@ -401,7 +401,7 @@ def summary_of_gone(
     workspace: Workspace, done: Iterable[DoneUnit], sink: Sink, error: SourceError
 ) -> SourceSummary | None:
     """See ``exporters.engine.SummaryOfGone``."""
-    noted, listed = noted_bucket(workspace), inventory.finished(workspace)
+    noted, listed = noted_bucket(workspace), inventory.read_inventory(workspace)
     if noted is None or listed is None:
         return None
     bucket = cast("Bucket", noted)

@@ -137,10 +137,10 @@ class Inventory:
 
 
 def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory:
-    """Return the inventory: the one that is there, or a new one. Raises ``SourceError``, among them
-    ``SourceUsageError`` where the one that is there was made for another choice.
+    """Return the inventory that an earlier run has made, or list the bucket. Raises ``SourceError``, among them
+    ``SourceUsageError`` where the earlier one was made for another choice.
     """
-    inventory = taken(bucket, workspace, selection)
+    inventory = existing(bucket, workspace, selection)
     if inventory is not None and (inventory.totals.objects or not bucket.prefix):
         return inventory  # where nothing was under the prefix, there may be something by now
     totals = _list(bucket, workspace, selection)
@@ -148,16 +148,18 @@ def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING
     return Inventory(workspace, totals, selection)
 
 
-def taken(bucket: Bucket, workspace: Workspace, selection: Selection) -> Inventory | None:
-    """Return the inventory that is there, None where none is finished. Raises ``SourceUsageError`` as ``take`` does."""
-    inventory = finished(workspace, selection)
+def existing(bucket: Bucket, workspace: Workspace, selection: Selection) -> Inventory | None:
+    """Return the inventory of an earlier run, None where none is finished. Raises ``SourceUsageError`` as ``take``
+    does.
+    """
+    inventory = read_inventory(workspace, selection)
     if inventory is not None:
         _check_choice(inventory.totals.choice, selection, bucket)
     return inventory
 
 
-def finished(workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory | None:
-    """Return the inventory that is there, whatever it was made for; None where none is finished."""
+def read_inventory(workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory | None:
+    """Return the inventory in a workspace, whatever its choice was; None where none is finished."""
     written = workspace.read(_SUMMARY)
     if written is None:
         return None
@@ -206,7 +208,9 @@ def _list(bucket: Bucket, workspace: Workspace, selection: Selection) -> Totals:
 def _list_shards(
     bucket: Bucket, workspace: Workspace, selection: Selection, parameters: Mapping[str, Any]
 ) -> tuple[_ListedCounts, list[ShardRange], int]:
-    """Go on with what is there; return also how many listings at once were worth it."""
+    """List what the shards of earlier runs lack. Return the counts, all shards, and how many listings at once were
+    worth it.
+    """
     counts, earlier_ranges, known = _ListedCounts(), list[ShardRange](), dict[str, set[str]]()
     for name in workspace.names(shards.FOLDER):
         if name.endswith(".parquet"):

@@ -15,7 +15,7 @@ from exporters.bucket_api import Bucket, ObjectSummary, Page, Position
 from exporters.errors import SourceUsageError
 from exporters.objects.index_rows import from_state
 from exporters.objects.listing import inventory, shards
-from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, take, taken
+from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, existing, take
 from exporters.selection import EVERYTHING, Selection
 from tests.exporters.objects.memory import MOMENT, MemoryListing
 from tests.exporters.objects.workspaces import Workspace
@@ -187,7 +187,7 @@ def test_a_finished_inventory_is_taken_as_it_is_also_where_there_is_nothing():
         asked = bucket.requests
         assert listed(bucket, workspace).totals.id == first.totals.id
         assert bucket.requests == asked
-    assert taken(cast("Bucket", Rows(PLAIN)), Workspace(), EVERYTHING) is None
+    assert existing(cast("Bucket", Rows(PLAIN)), Workspace(), EVERYTHING) is None
 
 
 def test_where_nothing_was_under_a_prefix_it_is_looked_again():
