@@ -18,11 +18,11 @@ from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
 
-_OF_TABLES = "migrate.verify.live_database:compare_database"
+_TABLE_COMPARISON = "migrate.verify.live_database:compare_database"
 
 _MOST_SNAPSHOTS = 3
 _PATIENCE_SECONDS, _AGAIN_SECONDS = 90.0, 2.0
-"""A server that begins anew lets nobody in for so long at most, and is asked so often."""
+"""How long to wait for a server that restarts, and how often to try."""
 
 Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 """Takes a table (schema, name) and its digest in the live database, None for no table."""
@@ -31,8 +31,8 @@ Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 class ComparisonRequest(LiveSource, frozen=True, kw_only=True):
     """What is compared, and with which live database or bucket.
 
-    ``read_all``: read every byte, where less would do. ``accepted`` return whether a table's difference is known and
-    reported elsewhere.
+    ``read_all``: read every byte, where less would do. Each function of ``accepted`` returns whether the
+    difference of a table is known and reported elsewhere.
     """
 
     read_all: bool = False
@@ -55,12 +55,12 @@ class Compare(Protocol):
 
 
 def compare_source(request: ComparisonRequest) -> SourceComparison:
-    """Return what differs. Where the snapshot of a live database is lost, it begins again under a new one, so often at
-    most. A server that begins anew is waited for. Raises ``UsageError`` where
-    the engine cannot be compared; see ``Compare``.
+    """Return what differs. Where the snapshot of a live database is lost, begin again under a new one, up to
+    ``_MOST_SNAPSHOTS`` in all; wait for a server that restarts. Raises ``UsageError`` where the engine cannot be
+    compared; see ``Compare``.
     """
     engine = registry.engine_for(request.url, redact(request.url))
-    compare = cast("Compare", load_part(engine.comparison or _OF_TABLES))
+    compare = cast("Compare", load_part(engine.comparison or _TABLE_COMPARISON))
     cancellation = request.cancellation or CancellationToken()
     lost, until = 0, 0.0
     while True:

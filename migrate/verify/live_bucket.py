@@ -36,13 +36,13 @@ _NAMED_EXTRA = 1000
 
 
 def compare_bucket(request: ComparisonRequest) -> SourceComparison:
-    """Compare every object of a source with a bucket: is it there, with the same size, content, headers, metadata,
-    tags, and locks that still hold; and is there anything else. Where the bundle has all versions, so they are
-    compared, each with the one that stands in its place, the oldest first.
+    """Compare every object of a source with a bucket: size, content, headers, metadata, tags, and locks that still
+    hold; and find objects that only the bucket has. Where the bundle has all versions, compare each with the one at the
+    same place of the bucket's history, oldest first.
 
     Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with
-    ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
-    one cannot look.
+    ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where one
+    cannot look.
     """
     reader, source, progress = request.reader, request.source, request.progress
     cancellation = (request.cancellation or CancellationToken()).child()
@@ -104,7 +104,9 @@ def _matched_objects(request: ComparisonRequest, prefix: str, listed: Listed) ->
 def _matched_versions(
     request: ComparisonRequest, prefix: str, listed: ListedVersions
 ) -> Iterator[Pair | Finding]:
-    """Do the same for all versions. Delete markers that hide nothing may be missing, and are noted."""
+    """Yield the versions of the bundle, each with that of the bucket, or what is wrong. Delete markers that hide
+    nothing may be missing, and are noted.
+    """
     reader, source = request.reader, request.source
     missing_markers = 0
     for relative, all_rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
@@ -132,7 +134,7 @@ def _matched_versions(
 def _matched_history(
     key: str, versions: Sequence[ObjectSummary], rows: Sequence[ObjectRow]
 ) -> Iterator[Pair | Finding]:
-    """Yield the versions of a key in their order; of another number of versions the newest one alone."""
+    """Yield pairs of versions of a key, in their order. Where their numbers differ, yield that, and the newest pair."""
     pairs = list(zip(versions, rows, strict=False))
     if len(versions) != len(rows):
         yield Finding(key, "has another number of versions", str(len(rows)), str(len(versions)))

@@ -1,5 +1,5 @@
-"""A bundle's tables against a live database, whichever engine it is of; and where a table differs, which rows: by their
-keys, with both values and the part that holds them.
+"""Compares the tables of a bundle with a live database of any engine. Where a table differs, finds the rows: their
+keys, both values, and the part that holds them.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _expected_and_found(difference: TableDifference, nothing: str) -> tuple[str,
 
 
 def _derived(table: CatalogRow) -> str:
-    """Return what it is that a server fills by itself, "" for an ordinary table."""
+    """Return the kind of a table that a server fills by itself, "" for an ordinary table."""
     if table.kind == "materialized view":
         return "materialized view"
     extension = table.details.get("extension")
@@ -193,7 +193,7 @@ class RowSearch(Struct):
     _rows: LiveRows | None = None
 
     def look(self, table: CatalogRow, finding: Finding) -> Finding:
-        """Return the finding with the rows that make it, as far as they can be read. Raises ``SourceError``."""
+        """Return the finding with the rows that differ, as far as they can be read. Raises ``SourceError``."""
         if self.looked_at >= MOST_TABLES:
             return finding
         self.looked_at += 1

@@ -18,16 +18,16 @@ from migrate.verify.payload_files import ExpectedFile
 COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
 
 
-class PackJob(Struct, frozen=True):
-    """A pack and the objects that the index sees in it."""
+class PackToCheck(Struct, frozen=True):
+    """A pack, and the objects that lie in it by the index."""
 
     file: ExpectedFile
     members: list[Member]
 
 
 class IndexWalk(Struct):
-    """Reads one source's index. ``packs`` yields the work; afterwards ``exported`` is the number of rows
-    that say so, and ``findings`` is what is wrong with rows.
+    """Reads one source's index. ``packs`` yields the packs to check. Afterwards ``exported`` is the number of exported
+    objects, and ``findings`` is what is wrong with rows.
 
     An index keeps the rows of one pack together; a pack that comes again later is read again.
     """
@@ -39,7 +39,7 @@ class IndexWalk(Struct):
     exported: int = 0
     _members: list[Member] = field(default_factory=list)
 
-    def packs(self) -> Iterator[PackJob]:
+    def packs(self) -> Iterator[PackToCheck]:
         """Yield packs with their members, in the index' order. Raises ``DamageError`` where that is unreadable."""
         current = ""
         for batch in self.reader.index(self.source, columns=COLUMNS):
@@ -51,10 +51,10 @@ class IndexWalk(Struct):
                     continue
                 pack = row["pack"] or ""
                 if pack and pack != current:
-                    yield from self._job(current)
+                    yield from self._pack_with_members(current)
                     current = pack
                 self._take(row)
-        yield from self._job(current)
+        yield from self._pack_with_members(current)
 
     def _take(self, row: Mapping[str, Any]) -> None:
         if row["pack"]:
@@ -75,7 +75,7 @@ class IndexWalk(Struct):
         elif file.sha256 != row["sha256"]:
             self._note(row, "has another SHA-256 than its file", row["sha256"] or "", file.sha256)
 
-    def _job(self, pack: str) -> Iterator[PackJob]:
+    def _pack_with_members(self, pack: str) -> Iterator[PackToCheck]:
         members, self._members = self._members, []
         if not pack:
             return
@@ -84,7 +84,7 @@ class IndexWalk(Struct):
             what = f"the index of {self.source} names it {len(members)} times, but it is not in the manifest"
             self.findings.append(Finding(layout.source_file(self.source, pack), what))
         else:
-            yield PackJob(file, members)
+            yield PackToCheck(file, members)
 
     def _note(self, row: Mapping[str, Any], what: str, expected: str, found: str) -> None:
         key = layout.source_file(self.source, "index/")

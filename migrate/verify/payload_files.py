@@ -1,5 +1,5 @@
-"""Which files a bundle should have, and which are there: tag files against the tag manifest, then the listing of a
-location against what the sound ones promise.
+"""Compares the files that a bundle should have with those at its location: tag files with the tag manifest, then the
+listing of the location with the files that sound tag files name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tags(Struct, frozen=True):
 
 
 def finding_of(error: DamageError, what: str) -> Finding:
-    """Return a damage that was met while reading as a finding."""
+    """Return an error of reading a damaged file as a finding."""
     return Finding(error.key, what, error.expected, error.found)
 
 
@@ -170,7 +170,7 @@ class PayloadCheck(Struct):
 
 
 def extra_files(store: Store, tags: Tags) -> Iterator[Finding]:
-    """Yield files outside of ``data/`` that belong to no bundle; what lies next to a bundle is let be."""
+    """Yield files outside of ``data/`` that no tag file names, except those that may lie next to a bundle."""
     if not tags.names:
         return
     known = tags.names | {layout.TAG_MANIFEST}

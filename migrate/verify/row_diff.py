@@ -161,7 +161,7 @@ class _Leftovers:
 
 
 def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of: KeyOf | None) -> RowDiff:
-    """Rows of both sides with the same key are one row that has changed."""
+    """Pair rows of both sides that have the same key: they are one row that has changed."""
     if key_of is None:
         return RowDiff((), left, right, whole=True)
     by_key = {key_of(row.text): row for row in right}
@@ -182,7 +182,7 @@ def _with_partners(
     key_of: KeyOf,
     among: _Among,
 ) -> RowDiff:
-    """Of many differing rows take a few, and look on the other side for rows with their keys."""
+    """Take ``few`` of many differing rows, and look on the other side for rows with the same keys."""
     rows_by_key = {key_of(row.text): row for row in few[0]}
     partners = _by_key(right, rows_by_key, key_of, among)
     changed = [(rows_by_key.pop(key), partner) for key, partner in partners.items()]

@@ -53,7 +53,7 @@ def _bundle_pair(
 
 
 def _check_not_followed(reader: BundleReader, source: str, endpoint: Endpoint) -> None:
-    """Raise ``UsageError`` where a destination has changes that came after the bundle: they would be undone."""
+    """Raise ``UsageError`` where a destination has changes that the bundle lacks: a repair would undo them."""
     delta = read_delta(reader.store, source)
     mark: Mark | None = None
     if reference := endpoint.engine.change_mark:

@@ -23,7 +23,7 @@ from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.api import Store
 from migrate.verify import reconciliation_check, table_contents
 from migrate.verify.file_hashes import check_file
-from migrate.verify.object_contents import IndexWalk, PackJob
+from migrate.verify.object_contents import IndexWalk, PackToCheck
 from migrate.verify.payload_files import (
     ExpectedFile,
     PayloadCheck,
@@ -45,7 +45,7 @@ _UNREAD = (
 
 
 class Level(StrEnum):
-    """Each level checks all that the one before it does."""
+    """How much is checked. Each level includes the one before it."""
 
     QUICK = "quick"
     """Tag files by SHA-256; payload by names, sizes and Payload-Oxum."""
@@ -79,8 +79,8 @@ class VerifyOutcome(Struct, frozen=True):
 def verify(
     store: Store, level: Level, *, workers: int, progress: Progress, values: bool = True
 ) -> VerifyOutcome:
-    """Look for everything that is not as the bundle says; what is wrong comes back as findings. Without ``values``
-    level ``full`` does not compare the values in tables: a restore that compares what it has written does.
+    """Compare the files at a location with what the bundle records, and return the differences as findings. Without
+    ``values``, level ``full`` does not compare the values in tables. A restore compares them itself.
 
     Raises ``GoneError`` (nothing there), ``UsageError`` (not sealed, or sealed by a newer moveout) and the
     store's errors: then nothing could be checked.
@@ -183,7 +183,7 @@ class _FullCheck:
         files = self._files_of({source}, ("packs/", "large/", "index/"))
         walk = IndexWalk(reader, source, files)
         try:
-            packs: ThreadWorkerPool[PackJob, list[Finding]] = self._pool(self._check_pack)
+            packs: ThreadWorkerPool[PackToCheck, list[Finding]] = self._pool(self._check_pack)
             for _, findings in run_all(packs, walk.packs()):
                 yield from findings
         except DamageError as exc:
@@ -205,6 +205,6 @@ class _FullCheck:
                     files[file.key] = file
         return files
 
-    def _check_pack(self, job: PackJob) -> list[Finding]:
-        self._hashed.add(job.file.key)
-        return check_file(self._store, self._progress, job.file, job.members)
+    def _check_pack(self, pack: PackToCheck) -> list[Finding]:
+        self._hashed.add(pack.file.key)
+        return check_file(self._store, self._progress, pack.file, pack.members)
