@@ -22,7 +22,7 @@ from migrate.case.server_url import bare_server
 from migrate.cli import app
 from migrate.cli.common.options import CaseFileHere, SourcePairs, case_here
 from migrate.cli.common.session import Session, export_workers
-from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, typed_sources
+from migrate.cli.common.sources import chosen_sources, destinations_in, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
 from migrate.discover.left_behind import servers_without_sources
@@ -282,7 +282,7 @@ def doctor_command(
     locations and destination buckets, and removed. Exit code 3: something will be missing.
     """
     loaded = load_case(case_here(case, pairs))
-    sources = expanded(session, choose(typed_sources(pairs or [], loaded), loaded), loaded)
+    sources = expanded(session, chosen_sources(typed_sources(pairs or [], loaded), loaded), loaded)
     locations = {"bundle": Endpoint(to)} if to else None
     if loaded is None:
         return run_doctor(session, sources, None, DoctorOptions(locations, deadline, fixes))

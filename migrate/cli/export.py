@@ -50,15 +50,15 @@ from migrate.cli.common.source_summary import (
 )
 from migrate.cli.common.source_words import export_to_last
 from migrate.cli.common.sources import (
-    allowed_empty,
-    choose,
+    chosen_sources,
     expanded,
-    followed,
     load_case,
     named_as_begun,
     open_sources,
-    selected,
     typed_sources,
+    with_empty_allowed,
+    with_follow,
+    with_selection,
 )
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
@@ -596,13 +596,13 @@ def export_command(
             + (case_words() if loaded is None else f"[bundle] location to {loaded.file}"),
         )
     typed = named_as_begun(session, typed_sources(pairs or [], loaded), location)
-    endpoints = expanded(session, choose(typed, loaded), loaded, location)
+    endpoints = expanded(session, chosen_sources(typed, loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
-    endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
+    endpoints = with_empty_allowed(endpoints) if sources.allow_empty else endpoints
     if sources.follow:
-        endpoints = followed(endpoints, parse_size(sources.retain) if sources.retain else None)
+        endpoints = with_follow(endpoints, parse_size(sources.retain) if sources.retain else None)
     words = {"current_only": selection.current_only, **selection.items.words()}
-    endpoints = selected(endpoints, from_words(words))
+    endpoints = with_selection(endpoints, from_words(words))
     options = ExportOptions(
         prove=proof.prove,
         strict_snapshot=proof.strict_snapshot,

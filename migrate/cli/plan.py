@@ -26,7 +26,7 @@ from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import (
-    choose,
+    chosen_sources,
     destinations_in,
     expanded,
     load_case,
@@ -636,7 +636,7 @@ def plan_command(
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
     means = WhatIf.parse(what_if) if what_if else None
     options = PlanOptions(until, Endpoint(to) if to else None, means)
-    endpoints = expanded(session, choose(typed_sources(pairs or [], loaded), loaded), loaded)
+    endpoints = expanded(session, chosen_sources(typed_sources(pairs or [], loaded), loaded), loaded)
     if loaded is not None:
         loaded = replace(loaded, destinations=destinations_in(loaded, endpoints).endpoints)
     return run_plan(session, endpoints, loaded, options)

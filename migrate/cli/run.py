@@ -12,7 +12,7 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions
 from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Session
-from migrate.cli.common.sources import allowed_empty, load_case
+from migrate.cli.common.sources import load_case, with_empty_allowed
 from migrate.cli.common.verb import verb
 from migrate.cli.moves.move_summary import MoveResult
 from migrate.cli.moves.whole_move import run_case
@@ -54,6 +54,6 @@ def run_command(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
     if allow_empty:
-        loaded = replace(loaded, sources=allowed_empty(loaded.sources))
+        loaded = replace(loaded, sources=with_empty_allowed(loaded.sources))
     options = RestoreOptions(scheduler=cluster.chosen(), create=create)
     return run_case(session, loaded, options, status_page=status_page, keeps_following=keep_following)

@@ -20,7 +20,7 @@ from migrate.cli.common.session import Answer, Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.source_words import parse_pairs
-from migrate.cli.common.sources import known_secrets, load_case
+from migrate.cli.common.sources import load_case, with_known_secrets
 from migrate.cli.common.terminal import Console, Heading
 from migrate.cli.common.verb import verb
 from migrate.cli.moves.bucket_sync import Synced, run_sync
@@ -266,7 +266,7 @@ def _database_pair(
     """Return the name, source and destination of a database that is to be synced; None where buckets are. Raises
     ``UsageError`` where both sides are not of one kind, and for an option that databases do not have.
     """
-    ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
+    ends = [end for word in words for end in with_known_secrets(parse_pairs([word]), case).items()]
     engines = [registry.find(endpoint.url) for _, endpoint in ends]
     if len(ends) != 2 or not any(engine is not None and engine.url_names != "bucket" for engine in engines):
         if options != _DatabaseOptions():
@@ -293,7 +293,7 @@ def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[B
         if others:
             session.progress.note(f"not synced, for they are no buckets: {', '.join(others)}")
         return pairs
-    ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
+    ends = [end for word in words for end in with_known_secrets(parse_pairs([word]), case).items()]
     if len(ends) != 2:
         raise UsageError(
             f"sync takes two buckets, or two databases; {len(ends)} given",

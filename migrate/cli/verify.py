@@ -27,9 +27,9 @@ from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failur
 from migrate.cli.common.sources import (
     check_kinds,
     given_destinations,
-    known_secrets,
     load_case,
     named_destinations,
+    with_known_secrets,
     without_left_out,
 )
 from migrate.cli.common.terminal import Console, Text, plain
@@ -455,7 +455,7 @@ def _repair_options(
         return None
     if not against:
         raise UsageError("--repair needs to know what to repair", next_step="add --against URL")
-    sources = known_secrets(named_destinations(location, from_words), case)
+    sources = with_known_secrets(named_destinations(location, from_words), case)
     if others := sources.keys() - against.keys():
         name = min(others)
         raise UsageError(

@@ -36,7 +36,7 @@ def complete_source(context: typer.Context, incomplete: str) -> list[str]:
 
 def complete_item(context: typer.Context, incomplete: str) -> list[str]:
     """Return the tables of a source, or the keys of a bucket up to the next slash, for a shell. Where there are several
-    sources, the option that names one comes first. A location has no answer: the shell completes directories itself.
+    sources, return the option that names one. Return nothing for a location: the shell completes directories itself.
     """
     with suppress(MoveoutError):
         reader = _named_bundle(context)

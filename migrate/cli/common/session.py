@@ -35,7 +35,7 @@ _DETAILED_SOURCES = 3
 
 
 class Answer(Protocol):
-    """What a command says at its end."""
+    """The result of a command, which it prints at its end."""
 
     @property
     def exit_code(self) -> int:
@@ -73,7 +73,7 @@ class Session(Struct):
     listed: list[ServerAnswer] = field(default_factory=list)
     """What the servers of patterns have answered."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What the JSON of an error says besides."""
+    """Further fields of the JSON of an error."""
 
     def workers(self, case: Case | None = None, *, default: int) -> int:
         """Return the number of workers: the option, else the case's, else ``default``."""
@@ -121,10 +121,10 @@ class Session(Struct):
         is_limited: Callable[[], bool] = lambda: False,
         tries_again: bool = True,
     ) -> AbstractContextManager[None]:
-        """Note it, as long as the context lasts, where a server of one of these databases is silent. When the command
-        is interrupted, or it ``is_too_late``, nobody waits for a silent server any more; nor a minute later where
-        that ``is_limited``. An interrupted command that ``may_end`` as a kill would end it does so then.
-        ``tries_again``: the command does, by itself.
+        """Print a note when a server of one of these databases becomes silent, as long as the context lasts. The
+        command waits for it until it is interrupted or ``is_too_late``; where ``is_limited``, no longer than a minute.
+        An interrupted command that ``may_end`` at any point ends its process then. ``tries_again``: the note says that
+        the command retries by itself.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
             WORKING,
@@ -154,8 +154,8 @@ class Session(Struct):
         is_too_late: Callable[[], bool] = lambda: False,
         is_limited: Callable[[], bool] = lambda: False,
     ) -> Iterator[None]:
-        """Like ``noting_silence``; new connections, too, are waited for as long as a server is silent that has answered
-        before.
+        """Do the same as ``noting_silence``. Also wait for new connections to a server that has answered before and is
+        silent now.
         """
 
         def wait(seconds: float) -> bool:
@@ -168,8 +168,8 @@ class Session(Struct):
             yield
 
     def going_on_without_silent(self, *endpoints: Endpoint) -> AbstractContextManager[None]:
-        """Note it, as long as the context lasts, where a server of one of these databases is silent, and go on without
-        it after ``LOOKING.limit_seconds``: for a command that only looks, which Ctrl-C ends at once.
+        """Print a note when a server of one of these databases becomes silent, and go on without it after
+        ``LOOKING.limit_seconds``. For commands that only look: Ctrl-C ends them at once.
         """
         from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
             LOOKING,
@@ -214,7 +214,7 @@ class Session(Struct):
             self.log.write(event, **details)
 
     def is_detailed(self, sources: int) -> bool:
-        """Tell whether an answer about so many sources tells the details of each of them."""
+        """Tell whether an answer about so many sources prints the details of each."""
         return self.verbose or sources <= _DETAILED_SOURCES
 
     @property
@@ -240,7 +240,7 @@ class Session(Struct):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Take Ctrl-C and Ctrl-D at a question for what they are."""
+    """Raise ``KeyboardInterrupt`` for Ctrl-C and Ctrl-D at a question."""
     try:
         yield
     except typer.Abort:

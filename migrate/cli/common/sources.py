@@ -1,4 +1,4 @@
-"""From words on the command line and the case file to open sources and their secrets."""
+"""Which sources and destinations a command works with, by its words and its case file; and how sources are opened."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _as_in_case(endpoint: Endpoint, known: Mapping[str, Endpoint]) -> Endpoint:
     return replace([*same, *patterns, endpoint][0], url=endpoint.url)
 
 
-def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:
+def chosen_sources(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:
     """Return the sources of the command line, else those of the case."""
     if pairs:
         return pairs
@@ -160,8 +160,8 @@ def named_as_begun(
 def destinations_of(
     location: Endpoint, endpoints: Mapping[str, Endpoint], case: Case | None, *, may_lack: bool = False
 ) -> Mapping[str, Endpoint]:
-    """Return where each source of the bundle at a location comes up; nothing where there is no bundle. Raises
-    ``UsageError`` where the address of a new server is still missing, unless it ``may_lack``. See
+    """Return the destination of each source of the bundle at a location; none where there is no bundle. Raises
+    ``UsageError`` where the case file lacks the address of a new server, unless it ``may_lack`` that. See
     ``expand_destinations``.
     """
     moves = case.moves if case else ()
@@ -174,7 +174,7 @@ def destinations_of(
 
 
 def _recorded_at(location: Endpoint) -> Sequence[SourceName]:
-    """Return the sources of the bundle at a location. Raises what says that there is none."""
+    """Return the sources of the bundle at a location. Raises the error of a location without a bundle."""
     recorded = recorded_sources(location)
     if not recorded:
         raise not_sealed(open_location(location.url, secrets=location.reveal()))
@@ -182,25 +182,25 @@ def _recorded_at(location: Endpoint) -> Sequence[SourceName]:
 
 
 def named_destinations(location: Endpoint, words: Sequence[str]) -> dict[str, Endpoint]:
-    """Return the destinations that words of the command line name. One without a name goes by the bundle at the
-    location; see ``names_of_bundle``.
+    """Return the destinations that words of the command line name. The bundle at the location gives a name to a word
+    without one; see ``names_of_bundle``.
     """
     return parse_pairs(words, names_of_bundle(lambda: _recorded_at(location)))
 
 
 def given_destinations(location: Endpoint, words: Sequence[str], case: Case | None) -> Mapping[str, Endpoint]:
-    """Return where sources of the bundle at a location come up by the words of the command line, with the secrets that
-    the case has.
+    """Return the destinations that words of the command line name for sources of the bundle at a location, with the
+    secrets that the case has.
     """
     named = named_destinations(location, words)
-    return known_secrets(destinations_of(location, named, None), case)
+    return with_known_secrets(destinations_of(location, named, None), case)
 
 
 def chosen_destinations(
     location: Endpoint, words: Sequence[str], case: Case | None
 ) -> Mapping[str, Endpoint]:
-    """Return where the sources of the bundle at a location come up: the words of the command line, else what the case
-    says. Raises ``UsageError`` where neither says anything.
+    """Return the destinations of the sources of the bundle at a location: those of the command line, else those of the
+    case. Raises ``UsageError`` where there are none.
     """
     destinations = given_destinations(location, words, case)
     if not destinations and case:
@@ -223,20 +223,20 @@ def destinations_in(case: Case, sources: Mapping[str, Endpoint]) -> Destinations
     return expand_destinations(names, case.destinations, case)
 
 
-def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:
-    """Give each endpoint the secrets that the case file has for the same URL."""
+def with_known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:
+    """Return the endpoints, each with the secrets that the case file has for the same URL."""
     listed = [*case.sources.values(), *case.destinations.values()] if case else []
     by_url = {endpoint.url: endpoint for endpoint in listed}
     return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
 
 
-def allowed_empty(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-    """Return the sources such that nothing is wrong where nothing is in them."""
+def with_empty_allowed(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+    """Return the sources with ``may_be_empty``: one without content is no mistake then."""
     return {name: replace(endpoint, may_be_empty=True) for name, endpoint in endpoints.items()}
 
 
-def followed(endpoints: Mapping[str, Endpoint], retain_bytes: int | None) -> dict[str, Endpoint]:
-    """Return the sources such that all of them are followed; ``retain_bytes`` goes before what each has."""
+def with_follow(endpoints: Mapping[str, Endpoint], retain_bytes: int | None) -> dict[str, Endpoint]:
+    """Return the sources with ``follow``. ``retain_bytes`` replaces the limit that each has, unless it is None or 0."""
     return {
         name: replace(endpoint, follow=True, retain_bytes=retain_bytes or endpoint.retain_bytes)
         for name, endpoint in endpoints.items()
@@ -246,15 +246,15 @@ def followed(endpoints: Mapping[str, Endpoint], retain_bytes: int | None) -> dic
 def without_left_out(
     reader: BundleReader, endpoints: Mapping[str, Endpoint], note: Note
 ) -> dict[str, Endpoint]:
-    """Return the sources but for those that were taken out of the bundle on purpose, which is noted."""
+    """Return the sources without those that were left out of the bundle on purpose. Note each of these."""
     left_out = {source.name for source in reader.info.left_out}
     for name in sorted(left_out & endpoints.keys()):
         note(f"{name} was left out of this bundle on purpose")
     return {name: endpoint for name, endpoint in endpoints.items() if name not in left_out}
 
 
-def selected(endpoints: Mapping[str, Endpoint], selection: Selection) -> Mapping[str, Endpoint]:
-    """Return the sources such that these of their items are chosen; where all are, what the case file says."""
+def with_selection(endpoints: Mapping[str, Endpoint], selection: Selection) -> Mapping[str, Endpoint]:
+    """Return the sources with this selection. One that selects everything changes nothing: the case file decides."""
     if selection == EVERYTHING:
         return endpoints
     return {name: replace(endpoint, selection=selection) for name, endpoint in endpoints.items()}
@@ -268,12 +268,12 @@ def open_sources(
     progress: Progress | None = None,
     cancellation: CancellationToken | None = None,
 ) -> Iterator[list[Source]]:
-    """Open all sources; close them at the end. One that cannot be opened is a ``LostSource``, and does not stop the
-    others. ``progress`` notes so, which are the same data by what their servers say, and what a source waits for, until
-    ``cancellation``. Raises ``UsageError`` for a URL that no engine reads.
+    """Open all sources; close them at the end. One that cannot be opened becomes an ``UnreadableSource``, and the
+    others are opened. ``progress`` notes that, which sources are the same data, and what a source waits for.
+    ``cancellation`` ends such waiting. Raises ``UsageError`` for a URL that no engine reads.
     """
     from migrate.export.open_sources import (  # noqa: PLC0415  who opens none need not wait for it
-        LostSource,
+        UnreadableSource,
         open_source,
     )
 
@@ -288,7 +288,7 @@ def open_sources(
             except SourceError as exc:
                 if len(endpoints) > 1:  # else the command ends with this error
                     progress.note_error(f"{name} cannot be opened", exc)
-                source = LostSource(name, endpoint.shown, exc)
+                source = UnreadableSource(name, endpoint.shown, exc)
             stack.callback(source.close)
             opened.append(source)
         identities = {source.name: source.identity for source in opened if isinstance(source, Identified)}

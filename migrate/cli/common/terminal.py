@@ -1,4 +1,4 @@
-"""What people see on a terminal: names and values are a stranger's, and none of them is obeyed.
+"""Output for people. Names and values come from strangers, so control characters in them are escaped.
 
 Styles and tables are rich's. Where nobody looks, in a pipe or from cron, lines are written as they are: to import rich
 takes 20 ms of each command.

@@ -1,4 +1,4 @@
-"""What has to be typed instead, for an error in the command line."""
+"""Adds to errors in the command line what to type instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from migrate.case.secrets import redact
 
-_TO_FOLLOWS = ("transfer", "restore", "sync")
+_DESTINATION_IS_ARGUMENT = ("transfer", "restore", "sync")
 """Commands whose destination is an argument; that of others is the option ``--to``."""
 
 
@@ -21,7 +21,7 @@ def explain(error: Any, arguments: Sequence[str]) -> None:
         return
     if hasattr(error, "param_type"):
         error.message = _required(error.param, context, arguments)
-    elif getattr(error, "option_name", "") == "--to" and arguments[0] in _TO_FOLLOWS:
+    elif getattr(error, "option_name", "") == "--to" and arguments[0] in _DESTINATION_IS_ARGUMENT:
         error.possibilities = None
         error.message = f"{error.message}. Where it goes follows without it: {_without_to(arguments)}"
     elif error.message.startswith("No such command 'evacuate'"):
@@ -40,7 +40,7 @@ def explain(error: Any, arguments: Sequence[str]) -> None:
 
 
 def _suggest_option(error: Any) -> None:
-    """Ask whether an option was meant that looks like one that does not exist."""
+    """Suggest similar options for one that does not exist."""
     if not getattr(error, "possibilities", None):
         return
     # The dashes, which all have in common, make none similar.

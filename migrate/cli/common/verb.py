@@ -1,6 +1,4 @@
-"""How a command is made of a function, and run: the options that all have, and the way from an error or an interrupt to
-an exit code.
-"""
+"""Makes commands of functions, and runs them: common options, and the exit codes of errors and interrupts."""
 
 from __future__ import annotations
 
@@ -196,7 +194,7 @@ def _session(
 
 
 def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) -> int:
-    """Do the work, say its answer or its error, and return the exit code."""
+    """Do the work, print its answer or its error, and return the exit code."""
     try:
         if log_file is not None:
             session.log = open_log(log_file, session.command, session.meter, session.err)
@@ -215,7 +213,7 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
     except Exception as exc:
         session.meter.break_off()
         session.write_log("traceback", text=traceback.format_exc())
-        if (error := _of_the_system(exc)) is not None:
+        if (error := _system_error(exc)) is not None:
             return session.fail(error.exit_code, error.code, str(error), error.next_step)
         traceback.print_exc(file=sys.stderr)
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
@@ -225,7 +223,7 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
 
 
 def _show(session: Session, answer: Answer) -> int:
-    """Print the answer, and return the exit code: that of a full disk where all went well and nobody can read it."""
+    """Print the answer, and return its exit code. Where it cannot be written, return that error's code instead of 0."""
     session.write_log("result", exit_code=answer.exit_code, result=answer.as_json())
     try:
         if session.json:
@@ -233,7 +231,7 @@ def _show(session: Session, answer: Answer) -> int:
         else:
             answer.draw(session.out)
     except OSError as exc:
-        error = _of_the_system(exc)
+        error = _system_error(exc)
         step = "→ what is done stays done: moveout status LOCATION"
         session.err.print(f"moveout: the result cannot be written: {exc.strerror}\n{step}")
         return answer.exit_code or (error.exit_code if error else 1)
@@ -247,9 +245,9 @@ _MORE_MEMORY = (
 _SHORT_OF_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
 
 
-def _of_the_system(exc: Exception) -> MoveoutError | None:
-    """Return what to say where the system refused memory, a thread, or room on a disk, or has removed
-    the current directory; None for a defect.
+def _system_error(exc: Exception) -> MoveoutError | None:
+    """Return the error to print where the system refused memory, a thread, or room on a disk, or where the current
+    directory was removed. None for a defect of moveout.
     """
     if isinstance(exc, MemoryError) or any(words in str(exc) for words in _SHORT_OF_MEMORY):
         message = f"there is no memory left for this command ({exc or 'MemoryError'})"
@@ -293,8 +291,8 @@ def _terminable(cancellation: CancellationToken) -> Iterator[None]:
 
 
 def _leave_terminal() -> None:
-    """Write nowhere from now on what would go to a terminal: it is gone, and to write there would be an error in the
-    middle of tidying up.
+    """Send what would go to a terminal to ``/dev/null`` from now on. The terminal is gone: a write to it would fail in
+    the middle of tidying up.
     """
     for number in (1, 2):
         if stat.S_ISCHR(os.fstat(number).st_mode):  # what has hung up says of itself that it is no terminal

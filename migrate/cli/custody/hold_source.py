@@ -17,7 +17,7 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_words import locations_and_sources, parse_pairs
-from migrate.cli.common.sources import choose, expanded, load_case, typed_sources
+from migrate.cli.common.sources import chosen_sources, expanded, load_case, typed_sources
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.custody.source_holds import source_hold, undo_file
@@ -102,7 +102,7 @@ def source_command(
     finish; `moveout hold undo FILE` reverts it at any time.
     """
     loaded = load_case(case)
-    endpoints = expanded(session, choose(typed_sources(words or [], loaded), loaded), loaded)
+    endpoints = expanded(session, chosen_sources(typed_sources(words or [], loaded), loaded), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
     with _opened(session, endpoints, known, HoldRequest(try_as, whole_server)) as holds:
         plan = source_hold.planned(holds, known)
