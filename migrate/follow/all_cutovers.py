@@ -1,4 +1,4 @@
-"""The cutovers of all sources of a case, side by side: each step is done for all of them before the next one begins."""
+"""The cutovers of all sources of a case. Each step is done for all sources at once, before the next step begins."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 
 _QUIET_SECONDS = 10.0
-"""Without a hold: so long nothing may arrive before the source counts as stopped."""
+"""Without a hold: a source counts as stopped once nothing has arrived for so long."""
 _POLL_SECONDS = 1.0
 _CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.9
-"""Before the hold: how often one catches up at most, in how many seconds one is content, and how much shorter than the
-shortest time before the next one has to be.
+"""Before the hold: the most rounds of catching up; a round that takes no longer is the last; so is one that takes more
+than this share of the shortest round before.
 """
 Result = TypeVar("Result")
 SourceCutover = Cutover | DeltaCutover
@@ -56,17 +56,17 @@ class AllCutovers:
         self._cutovers: Mapping[str, SourceCutover] = {source.name: cutover_of(source) for source in sources}
 
     def each(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
-        """Do a step for all sources at once; the first error ends it, and all that the others do."""
+        """Do a step for all sources at once. The first error cancels the step for the others, and is raised."""
         return together([partial(step, cutover) for cutover in self._cutovers.values()], self._steps)
 
     def each_retried(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
-        """Do a step before the hold for all sources at once. Nothing is changed yet, so a network that is away for some
-        seconds ends nothing.
+        """Do a step before the hold for all sources at once. Retry it where the network is away for some seconds:
+        nothing is changed yet.
         """
         return self.each(lambda cutover: retried(partial(step, cutover), self._steps))
 
     def cancel(self) -> None:
-        """End what is done for the sources."""
+        """Cancel the steps that are under way."""
         self._steps.cancel()
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class AllCutovers:
         self.each_retried(step)
 
     def catch_up_unless_followed(self) -> list[bool]:
-        """Catch up; True for each source that a follow is at work on, which does that."""
+        """Catch up, except for sources that a follow is at work on. Return for each source whether one is."""
 
         def step(cutover: SourceCutover) -> bool:
             is_at_work = cutover.followed.is_at_work()
@@ -99,16 +99,16 @@ class AllCutovers:
         return self.each_retried(step)
 
     def compare_early(self) -> None:
-        """Compare both sides while the old one is in use: what is not written to until the hold need not be read under
-        it.
+        """Compare both sides while the old one is in use. Tables that are not written to until the hold need not be
+        read under it.
         """
         self._progress.begin("compare before the hold", items=0, size_bytes=0)
         self.each_retried(lambda cutover: cutover.compare_early())
         self._progress.end()
 
     def catch_up(self) -> None:
-        """Catch up again and again, until that is short, or no longer becomes shorter: what was written during the last
-        time arrives under the hold. As long as somebody was just at work at a destination, go on for a while.
+        """Catch up again and again, until a round is short or no shorter than those before. What is written during the
+        last round arrives under the hold. Go on for a while where others have just written to a destination.
         """
         shortest, counted_by = math.inf, time.monotonic() + COUNTED_AFTER_SECONDS
         for number in itertools.count(1):

@@ -1,7 +1,7 @@
-"""The cutover: the source is held, all that it wrote arrives, both sides are compared, and a record says so.
+"""The cutover: hold the source, apply all that it has written, compare both sides, and write the record of the switch.
 
-No state is kept on the way. What was done is what the source, the segments and the destination say; so a cutover that
-died anywhere is gone on with by the same command, or taken back.
+No state is kept on the way. The source, the segments and the destination show what was done. So the same command
+continues a cutover that died anywhere, or it can be taken back.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ from migrate.storage.api import Store
 
 _CONTENTION_SECONDS, _AGAIN_SECONDS = 10.0, 0.5
 _FAILING_SECONDS = 60.0
-"""So long a step that fails is tried again, however long each attempt takes."""
+"""A step that fails is retried for so long, however long each attempt takes."""
 _CAPTURE_SECONDS = 5.0
-"""So often changes are captured while both sides are compared before the hold."""
+"""The time between two captures while both sides are compared before the hold."""
 _COUNTED_SECONDS, _COUNTED_POLL_SECONDS = 1.0, 0.1
-"""So long a server may take to count what a session has written that has ended."""
+"""How long a server may take to count the writes of a session that has ended, and how often it is asked."""
 COUNTED_AFTER_SECONDS = 17.0
-"""So long before the hold one waits for sessions at the destination to be idle for as long as their server may take to
-count what they wrote. Tables are read whole because of the others.
+"""How long a cutover waits, before the hold, for the writes of other sessions at the destination to be counted. Tables
+that the remaining sessions may have written to are read whole.
 """
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
@@ -150,8 +150,8 @@ class CutoverRecord(Struct, frozen=True):
 
 
 class Cutover(Struct):
-    """The cutover of one source. ``report`` hears which stage begins, ``progress`` how far a comparison before the hold
-    is.
+    """The cutover of one source. ``report`` is called with each stage that begins. ``progress`` shows the comparison
+    before the hold.
     """
 
     followed: FollowedSource
@@ -162,13 +162,13 @@ class Cutover(Struct):
     progress: Progress = field(default_factory=Silent)
     _early: EarlyComparison | None = None
     _is_unknown: bool = False
-    """Whether both sides are to be compared before the hold, and what is known of them does not hold."""
+    """Whether the comparison before the hold has to be made again."""
     _capture_to: Callable[..., None] | None = None
     _open_stream: ExitStack = field(default_factory=ExitStack)
 
     def catch_up(self) -> Mark:
-        """Capture and apply what the source has written until now, and compare what that has touched, where both sides
-        were compared before; return what the destination has then. Raises errors of both servers and of the location.
+        """Capture and apply what the source has written until now. After a comparison before the hold, also compare the
+        rows that this has touched. Return the destination's mark. Raises errors of both servers and of the location.
         """
         if self._is_unknown:
             self.compare_early()
@@ -179,9 +179,9 @@ class Cutover(Struct):
             raise
 
     def compare_early(self) -> None:
-        """Compare both sides while the source is in use. Of what is equal only those rows are read again that the log
-        names afterwards. Meanwhile changes are captured, and not applied. Raises errors of both servers and of the
-        location.
+        """Compare both sides while the source is in use. Of the tables that are equal, only rows that the log names
+        afterwards are read again. Changes are captured meanwhile, but not applied. Raises errors of both servers and of
+        the location.
         """
         self.report("compare before the hold")
         self._early = None
@@ -344,8 +344,8 @@ class Cutover(Struct):
             raise folder.unreadable(segment, exc) from exc
 
     def _retried(self, step: Callable[[], Result]) -> Result:
-        """Do a step, see ``retried``; a cancelled run does half of it, and ends here. A follow that has just begun may
-        be in the way for a moment.
+        """Do a step; see ``retried``. Also retry where a follow that has just begun is in the way. Raises ``Cancelled``
+        after the step where the run was cancelled meanwhile: the step may have done only half.
         """
         errors = BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError
         result = retried(step, self.cancellation, errors)
@@ -419,7 +419,7 @@ def retried(
 
 
 class Stages(Struct):
-    """How many seconds each stage of a cutover took. ``report`` hears which one begins."""
+    """How many seconds each stage of a cutover took. ``report`` is called with each stage that begins."""
 
     report: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -445,7 +445,7 @@ def carry_remainder(
     skipped: Sequence[str] = (),
     defined: Mapping[str, Any] | None = None,
 ) -> Carried:
-    """Bring over what the log does not carry. For the options see ``RemainderRequest``. Raises
+    """Carry over what the log does not contain. For the options see ``RemainderRequest``. Raises
     ``UsageError`` where the destination's engine does not do that, and errors of both servers.
     """
     engine = destination.engine
@@ -465,7 +465,7 @@ def carry_remainder(
 
 
 def written_meanwhile(source: str) -> BusyError:
-    """Return the error for a source that does not keep still."""
+    """Return the error for a source that was written to during the comparison."""
     return BusyError(
         f"{source} was written to while it was compared",
         next_step="stop what writes there, and run the same command again. --hold does not bind an account that may do"
@@ -487,8 +487,8 @@ def written_since(record: CutoverRecord, name: str, destination: Endpoint, *, wo
 
 def write_record(store: Store, record: CutoverRecord, lease: Lease) -> None:
     """Write the record; the switch is made when this returns. Raises ``UnreachableError`` where the location was away
-    meanwhile: a directory is made anew then, and what lies there is lost when the disk is back. First the lease is
-    looked for, which was there before, then the record: a disk that has come back meanwhile lacks that.
+    meanwhile. A write to a mount point without its disk makes a new directory, which the disk hides when it is back. So
+    the lease is looked for, which was there before, and then the record.
     """
     store.put(RECORD, canonical_json.encode_pretty({"version": VERSION, **as_dict(record)}))
     if not lease.is_there():

@@ -1,6 +1,6 @@
-"""The comparison of both sides before the hold, and what keeps it true while the source is written to.
+"""The comparison of both sides before the hold, kept up to date while the source is written to.
 
-See docs/internals/follow.md, "What the cutover compares". Of each table it has the digest at the destination, as of a
+See docs/internals/follow.md, "What the cutover compares". It has the digest of each table at the destination, as of a
 mark. All rows whose keys the log does not name after that mark are equal on both sides.
 """
 
@@ -23,7 +23,9 @@ from migrate.follow.table_digests import Digests, live_reader
 _BATCH_KEYS = 2_000
 """The rows of so many keys are read by one query."""
 _MANY_KEYS, _COST_BY_KEY = 10_000, 8
-"""A row that is found by its key takes about as long as so many rows of a table that is read whole."""
+"""Above so many keys, tables are compared whole where that is faster: finding a row by its key takes about as long as
+reading so many rows in order.
+"""
 _DIFFERENT_BEFORE = "it was not the same on both sides before the hold"
 Check = Callable[[], None]
 Touched = Mapping[TableName, TouchedRows]
@@ -68,13 +70,13 @@ class EarlyComparison(Struct):
                 self.drop(name, _DIFFERENT_BEFORE)
 
     def drop(self, name: TableName, reason: str) -> None:
-        """Have a table read whole."""
+        """Exclude a table from the comparison: it is read whole under the hold."""
         if self.digests.pop(name, None) is not None:
             self.dropped[name] = reason
 
     def comparable(self, touched: Touched, *, is_held: bool = False) -> Touched:
-        """Return the touched tables that can be compared by keys; the others are dropped. ``is_held``: so are those
-        that are read whole in less time.
+        """Return the touched tables that can be compared by keys. Drop the others; where ``is_held``, also those that
+        are read whole in less time.
         """
         for name in touched.keys() & self.digests.keys():
             keys, rows = len(touched[name].keys), self.digests[name].rows
@@ -85,7 +87,7 @@ class EarlyComparison(Struct):
         return {name: table for name, table in touched.items() if name in self.digests}
 
     def with_exact_keys(self, touched: Touched, rows: KeyedRows) -> Touched:
-        """Return the touched tables whose rows one side finds by their keys; the others are dropped."""
+        """Return the touched tables whose rows one side can find by their keys. Drop the others."""
         for name in [
             name for name, table in touched.items() if not rows.has_exact_keys(*name, table.columns)
         ]:
@@ -133,8 +135,9 @@ class EarlyComparison(Struct):
             self.touched[name] = len(table.keys)
 
     def still_equal(self, states: Mapping[TableName, tuple[WriteState, WriteState]]) -> Digests:
-        """Return the tables that are equal, and drop the others: nobody but the log's changes has written to them at
-        the destination, and at the source nobody has without the log. ``states``: what both servers say now.
+        """Return the tables that are still equal, and drop the others. At the destination of a table that is equal only
+        changes of the log were written, at its source nothing without the log. ``states``: the counts of both servers
+        now.
         """
         for name in [*self.digests]:
             if reason := self._writes_besides_the_log(name, states):
@@ -226,7 +229,7 @@ def _different_key(source: KeyedRows, destination: KeyedRows, name: TableName, t
 
 
 def _is_as_before(before: WriteState, now: WriteState) -> bool:
-    """Tell whether nobody has written to a table by the time of its last write alone: also not its own changes."""
+    """Tell whether nothing at all was written to a table, by the time of its last write."""
     is_known = before.rewrites is not None and before.rewrites == now.rewrites
     return is_known and before.last_write == now.last_write
 

@@ -1,4 +1,4 @@
-"""Which sources of a bundle are followed, what opens their two sides, and how a table of one is read again."""
+"""The followed sources of a bundle: how their two sides are opened, and how one of their tables is read again."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class DatabasePair(Struct, frozen=True):
             load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
 
     def gaps_since(self, known: Mapping[str, Any], skipped: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return the objects that the source defines and the destination lacks, or otherwise since ``known`` was noted
-        of its definitions, but for the tables ``skipped``; none where engines do not say so. Raises ``SourceError``.
+        """Return the objects that the source defines and the destination lacks, or that were altered since the
+        definitions ``known``; without the tables ``skipped``. None where the engines cannot compare them. Raises
+        ``SourceError``.
         """
         reference = self.destination.engine.definition_gaps
         return tuple(load_part(reference)(*self._both_sides(), skipped, known)) if reference else ()
@@ -108,7 +109,7 @@ class FollowedSource(DatabasePair, frozen=True):
 
 
 def require_base(followed: FollowedSource, mark: Mark) -> None:
-    """Raise ``IncompleteError`` where the destination was restored from another snapshot than that of the changes."""
+    """Raise ``IncompleteError`` where the destination was not restored from the base of the changes."""
     if mark.base == followed.base:
         return
     log = followed.open_log()

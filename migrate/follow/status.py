@@ -1,4 +1,4 @@
-"""What is kept of the changes of followed sources, at the location and at their servers: how far it is, and its end."""
+"""How far the changes of followed sources are, and what is kept for following: at the location and at the servers."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ class _Rest(Struct, frozen=True):
     asked_at: float
 
     def seconds_left(self) -> float | None:
-        """Ask again, and return when nothing is left; None where it becomes no less, or a server does not answer."""
+        """Ask again, and return in how many seconds nothing is left; None where it is no less, or a server does not
+        answer.
+        """
         log = self.base.open_log(self.source)
         try:
             mark = self.base.followed(self.source, self.destination).applied_mark()
@@ -151,7 +153,7 @@ class _Rest(Struct, frozen=True):
 
 
 def _seconds_left(before: int, now: int, watched_seconds: float) -> float | None:
-    """Return when nothing is left of what was ``before`` and is ``now``; None where it becomes no less."""
+    """Return in how many seconds nothing is left, where it was ``before`` and is ``now``; None where it is no less."""
     return now * watched_seconds / (before - now) if now < before else None
 
 

@@ -1,4 +1,4 @@
-"""Digests of the tables of both sides, and what their servers say of the writes to them."""
+"""Digests of the tables of both sides, and the servers' counts of writes to them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def read_digests(
     advance: Advance = lambda _rows, _size_bytes: None,
     cancellation: CancellationToken | None = None,
 ) -> tuple[Digests, Digests, list[Finding]]:
-    """Return the digests of both sides' tables, but for those ``without``, and why one could not be read. Both are read
-    at once. What ``advance`` raises ends the reading, and so does an error of one side, for which nobody waits.
+    """Return the digests of both sides' tables, except those in ``without``, and findings for tables that could not be
+    read. Both sides are read at once. An error of one side, or of ``advance``, ends the reading of both.
     """
     over = (cancellation or CancellationToken()).child()
 
@@ -78,8 +78,8 @@ def together(steps: Sequence[Callable[[], Result]], over: CancellationToken) -> 
 def read_states(
     source: Endpoint, destination: Endpoint, *, is_settled: bool = False
 ) -> Mapping[TableName, tuple[WriteState, WriteState]]:
-    """Return what both servers say of the writes to each table; none where one of them does not say so. ``is_settled``:
-    what they say of the destination has been committed or rolled back when this returns.
+    """Return the counts of writes that both servers have for each table; none where one server has none.
+    ``is_settled``: the counted writes at the destination have been committed or rolled back when this returns.
     """
     at_source = _write_states(source, is_settled=False)
     at_destination = _write_states(destination, is_settled=is_settled)
@@ -88,7 +88,7 @@ def read_states(
 
 
 def uncounted_sessions(endpoint: Endpoint) -> Sequence[str]:
-    """Return the sessions of others that may have written what the server has not counted yet."""
+    """Return the sessions of others whose writes the server may not have counted yet."""
     reader = live_reader(endpoint)
     if not isinstance(reader, WriteCounters):
         return ()
