@@ -63,8 +63,9 @@ class Decision(Struct, frozen=True):
 
 
 class Rules(Struct, frozen=True):
-    """``delete``: what the source has no more is removed; ``others``: the bucket holds objects of others; ``inside``:
-    the record lies in the bucket; ``history``: older versions are copied, too; ``held``: a hold is on the source.
+    """What decides about a setting. ``delete``: remove what the source does not have any more. ``others``: the bucket
+    holds objects that no sync has written. ``inside``: the record lies in the bucket. ``history``: older versions are
+    copied, too. ``held``: a hold is on the source.
     """
 
     policy: SettingsPolicy = SettingsPolicy.WRITE
@@ -122,7 +123,7 @@ class Rules(Struct, frozen=True):
 
 
 def is_unset(name: str, value: Any) -> bool:
-    """Tell whether a bucket has of a setting only what it has by itself."""
+    """Tell whether a setting has the value that every new bucket has."""
     if not value:
         return True
     if name == "acl":
@@ -150,7 +151,7 @@ def read_source_settings(sides: Sides) -> Mapping[str, Any]:
 
 
 class BucketSettings:
-    """The settings in one command. ``outcome_by_setting``: what became of each that was not the same."""
+    """The bucket settings in one sync. ``outcome_by_setting``: what was done about each setting that differed."""
 
     def __init__(self, sides: Sides, store: Store, rules: Rules, source_settings: Mapping[str, Any]) -> None:
         self._sides, self._store, self._rules = sides, store, rules
@@ -166,7 +167,7 @@ class BucketSettings:
 
     @property
     def losses(self) -> list[Loss]:
-        """What the destination has not of the settings, as far as it is known by now."""
+        """The settings that the destination lacks, as far as that is known by now."""
         return self._kept
 
     def write_first(self, *, other_objects: bool) -> bool:
@@ -177,7 +178,7 @@ class BucketSettings:
         return bool(chosen)
 
     def write_last(self, *, other_objects: bool) -> bool:
-        """Write the rest, remove what is to be removed, and keep what was done; tell whether the losses are others."""
+        """Write the other settings, remove obsolete ones, and record both. Tell whether the losses have changed."""
         if not self._source_settings and not self._ours:
             return False
         decided = self._decide(self._read_destination(), other_objects=other_objects)

@@ -1,5 +1,5 @@
-"""What is found out about both ends before the first object is copied, and holds for a day. That is what the
-destination takes, and what a sync does not bring there whatever the objects are.
+"""The survey of both buckets before the first object is copied: what the destination can store, and what a sync cannot
+copy at all. It holds for a day.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def survey(
     samples: Sequence[ObjectSummary],
     later: Later,
 ) -> CapabilitySurvey:
-    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. ``samples``
-    are a few objects of the source; without any it is listed. What was written for it is removed ``later``. Raises
-    ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
+    """Return the survey of the last day, if that has tried these ``keys`` and ``classes``; else make one, and record
+    it. ``samples`` are a few objects of the source; without any it is listed. ``later`` removes what was written for
+    the survey. Raises ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
     """
     known = _kept(sides, store, keys, classes)
     if known is not None:
@@ -104,7 +104,7 @@ def _samples(sides: Sides) -> Sequence[ObjectSummary]:
 
 
 def _losses(sides: Sides, *, keeps_versions: bool | None, tags_readable: bool) -> Iterator[Loss]:
-    """Yield what a sync does not bring to the destination, whatever the objects are."""
+    """Yield what a sync cannot copy, whatever the objects are."""
     source, name = sides.source, sides.source.name
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if sides.history:

@@ -59,8 +59,8 @@ class SyncContext(Struct, frozen=True):
     locks_itself: bool
 
     def note(self, source_object: Fetched, destination_object: Fetched | None = None) -> None:
-        """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,
-        be it for the object or at all.
+        """Note the answers of both sides. Raises ``SourceUnreachableError`` when a side does not answer at all; see
+        ``OutageDetector``.
         """
         self.outage.note(source_object.error)
         if destination_object is not None:
@@ -80,8 +80,8 @@ class SyncContext(Struct, frozen=True):
             self.rate_limiter.take(size_bytes)
 
     def is_same_when_read(self, source_object: Fetched, destination_object: Fetched) -> bool:
-        """Read an object at the source where no listing tells: it is compared with what the destination keeps of its
-        own.
+        """Tell whether both sides have the same bytes: read those of the source, and compare them with the checksum
+        that the destination keeps.
         """
         summary = source_object.summary
         destination_crc = self.destination.crc64nvme(
@@ -104,7 +104,7 @@ def is_small(step: SyncStep) -> bool:
 
 
 class SmallCopy(Struct):
-    """Copies small objects for one batch; what is to go another way by now ends up in ``grown``."""
+    """Copies small objects for one batch. ``grown`` gets those that are large by now."""
 
     context: SyncContext
     outcome: BatchOutcome
@@ -119,7 +119,7 @@ class SmallCopy(Struct):
         self.end()
 
     def _settle_doubts(self) -> None:
-        """Read again what may have been damaged on the way from the source. What comes otherwise is copied again."""
+        """Read again what may have been damaged on the way from the source. Copy it again where other bytes come."""
         doubts, self._unlike = self._unlike, []
         steps_again: list[SyncStep] = []
         for number, (read_item, written) in enumerate(doubts):
@@ -146,7 +146,7 @@ class SmallCopy(Struct):
         self._unlike.append((read_item, written))
 
     def checked(self, fetched: Fetched) -> Fetched:
-        """Return what is written of what was read."""
+        """Return an object to write; a subclass may read it again before."""
         return fetched
 
     def end(self) -> None:
@@ -163,7 +163,7 @@ class SmallCopy(Struct):
             self.take(read_item, written)
 
     def read(self, steps: Sequence[SyncStep]) -> Iterator[Item]:
-        """Read; yield what is to be written. What cannot be is noted."""
+        """Read objects; yield those to write. Note those that cannot be read, or are not selected."""
         context = self.context
         fetched = context.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         acls_read = acls(context, map(source_of, steps))

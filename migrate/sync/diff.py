@@ -1,4 +1,4 @@
-"""What there is to do: the source's listing, the destination's and the record, walked side by side by key. Pure, and
+"""What a sync has to do: walks the source's listing, the destination's and the record side by side, by key. Pure, and
 streamed: memory holds one page of each.
 
 Nearly all rows are the same on all three nearly always. So runs of them are compared as columns, at the speed of
@@ -80,8 +80,8 @@ OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], 
 
 
 class Comparison(Struct):
-    """One walk. ``excludes`` says why a key that the source lists is not selected, ``is_unselected`` whether one that
-    only the destination has is not. ``chooses``: a key that the record has may be unselected, too. Counted are the
+    """One walk. ``excludes`` returns why a key of the source is not selected. ``is_unselected`` tells whether a key
+    that only the destination has is not. ``chooses``: a key of the record may be unselected, too. It counts the
     source's objects, and those that are the same.
     """
 

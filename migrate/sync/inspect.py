@@ -1,6 +1,5 @@
-"""Objects that the destination has already, of which the record does not say that they are the same: looked at on both
-sides, one request each. What is the same is taken into the record; what is not is copied if it is ours to write, else
-left alone.
+"""Compares objects that the destination has already and that the record does not know as the same: by one request to
+each side. Equal ones are added to the record. Others are copied if a sync may overwrite them, else left alone.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class ObjectCheck(Struct):
         return False
 
     def _note_same(self, looked: Looked, same: Item) -> None:
-        """Take in an object that both sides have, unless its retention or legal hold is to be another one."""
+        """Add an object that both sides have to the record, unless its retention or legal hold has to be changed."""
         step = looked.step
         locks = lock_amendment(
             destination_of(step),
@@ -98,8 +97,8 @@ class ObjectCheck(Struct):
         self.outcome.adopted += 1
 
     def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
-        """Return what tells of the content where ETags and checksums do not. Of what is looked at again it is the
-        record. Of a large object that may be ours it is its bytes: to read them is less than to send them.
+        """Return how to compare the content where ETags and checksums do not help. An object that is looked at again is
+        the same by the record. A large object that a sync may have written is read: that is cheaper than to send it.
         """
         if step.why == AGAIN:
             return lambda _ours, _theirs: True

@@ -1,8 +1,8 @@
-"""Large objects: in parts, with as much in memory as a few parts, and gone on with where an earlier run stopped.
+"""Copies large objects in parts, with a few parts in memory. An upload that an earlier run began is continued.
 
-Those that the source has from parts are made of the very same parts where they are not too large, so that their
-ETag stays the same. The record says which unfinished upload belongs to which version, so that parts of an older one,
-begun with its metadata, are never gone on with.
+An object that was uploaded to the source in parts gets the same parts at the destination, unless they are too large.
+So its ETag stays the same. The record says which unfinished upload belongs to which version. So an upload that was
+begun for an older version, with its metadata, is never continued.
 """
 
 from __future__ import annotations
@@ -179,7 +179,9 @@ class LargeCopy(Struct):
         )
 
     def _check(self, read_item: Item, parts: Sequence[UploadedPart] = (), *, counted_bytes: int = 0) -> None:
-        """Raise ``SourceDamagedError`` where what was read, and has arrived as ``parts``, is to be read again."""
+        """Raise ``SourceDamagedError`` where the bytes that were read, and have arrived as ``parts``, do not have the
+        source's checksum: they are read again.
+        """
         proof = self._proof
         error = self._parts_error(read_item, parts) if proof is None else proof.error(self._doubted)
         if error is not None:
@@ -249,12 +251,12 @@ class Uploads:
         return ""
 
     def note(self, key: str, identity: str, upload: str) -> None:
-        """Say that an upload has begun."""
+        """Record that an upload has begun."""
         value = {"version": 1, "key": key, "which": identity, "upload": upload}
         self._store.put(_file(key), canonical_json.encode(value))
 
     def end(self, key: str) -> None:
-        """Say that an upload has become an object."""
+        """Remove the record of an upload that has become an object."""
         self._store.delete(_file(key))
 
     def forget(self, key: str) -> None:

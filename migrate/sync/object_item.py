@@ -61,9 +61,9 @@ def item(
 
 
 class BatchOutcome(Struct):
-    """What a batch came to. ``rows`` are for the record, and ``noted`` so many that it has. ``damaged``: sentences
-    about objects that are at the destination and are not what they should be. ``amended``: versions whose tags, locks
-    or ACL were changed. ``hidden``: keys whose newest version could not be copied.
+    """The result of a batch. ``rows`` are for the record; ``noted`` is how many of them were written to it.
+    ``damaged``: sentences about objects that are at the destination and are not what they should be. ``amended``:
+    versions whose tags, locks or ACL were changed. ``hidden``: keys whose newest version could not be copied.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)

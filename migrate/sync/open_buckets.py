@@ -1,4 +1,4 @@
-"""Both buckets opened, and where the record of their sync lies."""
+"""Opens both buckets of a sync, and decides where its record lies."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _check_history(source: S3Bucket) -> None:
 
 
 def check_histories(sides: Sides, *, dry_run: bool) -> None:
-    """See to it that both buckets keep versions. Raises ``UsageError`` where one cannot."""
+    """Make sure that both buckets keep versions. Raises ``UsageError`` where one does not, or cannot."""
     _check_history(sides.source)
     if dry_run:
         return
@@ -136,8 +136,8 @@ def record_url(sides: Sides, chosen: str | None) -> str:
 
 
 def clear_versions(sides: Sides) -> str:
-    """Where the destination keeps versions, remove those of the record that do not count; return why it could not
-    be.
+    """Remove older versions of the record where the destination keeps them. Return why that failed, "" where it did
+    not.
     """
     destination = sides.destination
     try:

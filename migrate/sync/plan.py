@@ -1,5 +1,5 @@
-"""The plan of a run: both buckets are listed and compared with the record; what is to be done is written down before
-anything is touched.
+"""The plan of a run: lists both buckets, compares them with the record, and writes the steps before anything is
+changed.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Sides(Struct, frozen=True):
         return self.selection.excludes(key, size_bytes, summary.modified)
 
     def is_unselected(self, key: str) -> bool:
-        """Tell of a key that only the destination has whether the choice leaves it alone."""
+        """Tell whether a key that only the destination has is not selected, so that it stays."""
         chosen = self.selection
         names = Selection(include=chosen.include, exclude=chosen.exclude)
         return names.filters and names.excludes(key, None, _NO_TIME) is not None

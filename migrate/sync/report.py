@@ -1,14 +1,13 @@
-"""What a sync says of itself, next to its record: what is where, what is missing, what was lost, and what was
-removed.
+"""The report of a sync, next to its record: what is missing, what was lost, and what was removed.
 
-    report.json, REPORT.html         what the last run came to
-    gaps.parquet                      what the source has and the destination has not, with the reason; as in a bundle
-    losses.parquet                    what the destination does not have of the objects and of the bucket; as in a
-    bundle
-    extra.parquet                     what only the destination has
-    deleted/<time>-….parquet          what was removed at the destination then
-    capabilities.json, cutover.json   what was found out about the destination; the last proof that both sides were
-    equal
+report.json, REPORT.html         what the last run came to
+gaps.parquet                      what the source has and the destination has not, with the reason; as in a bundle
+losses.parquet                    what the destination does not have of the objects and of the bucket; as in a
+bundle
+extra.parquet                     what only the destination has
+deleted/<time>-….parquet          what was removed at the destination then
+capabilities.json, cutover.json   what was found out about the destination; the last proof that both sides were
+equal
 """
 
 from __future__ import annotations
@@ -107,8 +106,8 @@ class SyncReport:
         """Write one of the small files."""
         self._store.put(name, canonical_json.encode_pretty({"version": 1, **value}))
 
-    def read_ledger(self) -> None:
-        """Read the list of losses, if it is not long: ``close`` needs it."""
+    def load_losses(self) -> None:
+        """Read the list of losses early, if it is short: ``close`` needs it then, from the cache of the store."""
         size_bytes = next((info.size_bytes for info in self._store.list(LOSSES)), 0)
         if 0 < size_bytes <= _AHEAD_BYTES:
             self._store.read(LOSSES)
@@ -125,8 +124,8 @@ class SyncReport:
         if not count:
             return []
         size_bytes = next((info.size_bytes for info in self._store.list(LOSSES)), None)
-        ledger = read_losses(RandomAccess(self._store, LOSSES, size_bytes=size_bytes), LOSSES)
-        return [loss for _, loss in islice(ledger, _SHOWN)]
+        losses = read_losses(RandomAccess(self._store, LOSSES, size_bytes=size_bytes), LOSSES)
+        return [loss for _, loss in islice(losses, _SHOWN)]
 
     def _drop(self, name: str) -> None:
         if name in self._written:

@@ -175,7 +175,7 @@ class _Sync(Struct):
             hidden = HiddenKeys(self.record.store, self.sides.destination)
             self.sides = replace(self.sides, markers=self._markers(), hidden=hidden)
         report = SyncReport(self.record.store, self.sides)
-        self._later(report.read_ledger)
+        self._later(report.load_losses)
         self.threads.submit(get_template, PAGE)  # it is compiled while others are waited for
         outcome = self._pass(report)
         self.sides = replace(self.sides, recheck=False)
@@ -228,7 +228,7 @@ class _Sync(Struct):
         return replace(outcome, unproven=f"the source is still being written to: {walk.sentence}")
 
     def _pass(self, report: SyncReport) -> SyncOutcome:
-        """Bring the destination to where the source is now."""
+        """Make the destination equal to the source as it is now."""
         run = self.record.begin_run()
         listings, self.listings = self.listings, None
         plan = self._plan(run, listings)
@@ -271,8 +271,8 @@ class _Sync(Struct):
         return plan
 
     def _clear_probe_objects(self, keys: Iterable[str]) -> bool:
-        """Remove what a killed sync had written to try the destination out, or a server did not remove at once; tell
-        whether there was any.
+        """Remove objects that a killed sync had written to try out the destination, or that a server did not remove at
+        once. Tell whether there were any.
         """
         destination = self.sides.destination
         whole_keys = (destination.prefix + key for key in keys)
@@ -352,7 +352,7 @@ class _Sync(Struct):
             self.progress.end()
 
     def _write_losses(self, report: SyncReport, plan: Plan, capability_survey: CapabilitySurvey) -> None:
-        """Write the ledger, as far as it is known by now."""
+        """Write the list of losses, as far as they are known by now."""
         known = chain(
             capability_survey.losses,
             self.settings.result().losses,
@@ -364,7 +364,7 @@ class _Sync(Struct):
         self.record.write_header()
 
     def _fold(self, plan: Plan, outcome: BatchOutcome, removal: Removal) -> bool:
-        """Make the record that holds from now on; tell whether it is another one."""
+        """Write the new index of the record, if anything was done. Tell whether there is a new one."""
         removed = frozenset(removed_object.which for removed_object in removal.removed)
         if not (outcome.noted or plan.steps[Action.FORGET] or removed):
             return False
@@ -414,7 +414,7 @@ class _Sync(Struct):
         )
 
     def _unnamed(self) -> str:
-        """Return what the proof does not speak of: objects whose keys are not UTF-8, on either side."""
+        """Return why there is no proof: one side has objects whose keys are not UTF-8. "" where there are none."""
         gaps = gaps_not_utf_8(self.sides.source, self.sides.selection)
         selected = [gap.item for gap in gaps if gap.disposition == "failed"]
         if not selected and not self._extra_not_utf_8:
@@ -447,7 +447,7 @@ class _Sync(Struct):
 
 
 def _reconciled(plan: Plan, outcome: BatchOutcome) -> Iterator[str]:
-    """Yield what does not add up: every object that was listed has ended in one way."""
+    """Yield a sentence where the counts do not add up: every listed object must have exactly one result."""
     if not plan.run:
         return
     accounted_for = (

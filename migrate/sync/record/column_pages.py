@@ -1,4 +1,4 @@
-"""Listings and the record as columns, gone through from page to page."""
+"""Listings and the record as columns, read page by page."""
 
 from __future__ import annotations
 
@@ -180,8 +180,8 @@ class Noted:
 
 
 def run_of_same(source_rows: Listed, destination_rows: Listed, recorded_rows: Noted) -> int:
-    """Return of how many rows from those at hand it can be seen at once that they are the same on both sides, as the
-    record says. 0 where the row itself has to be looked at. Columns that are no lists are not seen through.
+    """Return how many rows, from the current ones on, are the same in both listings and the record, by comparing slices
+    of columns. 0 where the current row has to be compared by itself.
     """
     known = recorded_rows.page
     if source_rows.key != destination_rows.key or source_rows.key != recorded_rows.key or known.begun:
@@ -231,8 +231,8 @@ def microseconds(moment: datetime) -> int:
 
 
 def is_moment(recorded: datetime, listed: datetime) -> bool:
-    """Tell whether a time that was kept is the one that is listed. Headers tell whole seconds, listings more: of what
-    had changed since it was listed only the former is known.
+    """Tell whether a recorded time is the listed one. The record has the time of the headers, in whole seconds, for an
+    object that had changed since it was listed; listings are more precise.
     """
     return recorded in {listed, listed.replace(microsecond=0)}
 

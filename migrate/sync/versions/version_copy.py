@@ -85,7 +85,7 @@ class HistoryCopy(Struct):
         self.outcome.hidden |= {part[-1].key for part in steps_to_copy if part[-1].name in failed}
 
     def _due(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
-        """Take in what a run that was killed has written of a key; return what is to be added."""
+        """Add to the record what a killed run has written of a key; return the steps that are left."""
         looked_at = [step for step in steps if step.do == Action.LOOK and step.why != AGAIN]
         steps_to_copy = [step for step in steps if step.do == Action.COPY]
         adopted = [self._adopt(step) for step in looked_at]
@@ -95,7 +95,7 @@ class HistoryCopy(Struct):
         return []
 
     def _adopt(self, step: SyncStep) -> bool:
-        """Take in a version if it is the same at the destination; tell whether it is."""
+        """Add a version to the record if it is the same at the destination; tell whether it is."""
         if step.marks:
             self._marked(step, destination_of(step).version_id)
             self.outcome.adopted += 1
@@ -175,7 +175,7 @@ class VersionCheck(Struct):
     _refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def run(self, steps: Sequence[SyncStep]) -> None:
-        """Look. Raises what stops the whole sync."""
+        """Compare the versions, and change what differs. Raises what stops the whole sync."""
         unsettled = [inspected for inspected in self._see(steps) if not self._is_settled(inspected)]
         if not unsettled:
             return
@@ -193,7 +193,7 @@ class VersionCheck(Struct):
             self._settle(inspected, left.get(_which(inspected.step)))
 
     def _see(self, steps: Sequence[SyncStep]) -> Iterator[_InspectedVersion]:
-        """Yield what is found of those that can be looked at."""
+        """Yield the versions that both sides can show, with what has to be changed."""
         context = self.context
         for looked in look(context, steps):
             step, source, destination = looked.step, looked.source, looked.destination

@@ -25,7 +25,7 @@ from migrate.sync.versions.version_filter import Judged
 ANOTHER = "a version of its own"
 """Why the destination has a version of a key that the source has, too: nothing is known of where it came from."""
 MARKER = "-"
-"""What stands in digests instead of the ETag of a delete marker."""
+"""A delete marker has this in digests, in place of an ETag."""
 OTHERS = "the destination has another history of this key, which this sync did not write; --overwrite goes on above it"
 NOT_CURRENT = "; what is current at the destination is older"
 """What it comes to where the newest version of a key is not selected, and others are."""
@@ -46,8 +46,8 @@ class KnownVersion(Struct, frozen=True):
     destination_version: str
 
     def is_of(self, source: ObjectSummary) -> bool:
-        """Tell whether this is a version of the source. The one without an id of its own can be replaced; of all others
-        the id is enough, and not every server keeps their times.
+        """Tell whether this is a version of the source. A version without an id can be replaced, so its time counts,
+        too. Not every server keeps the times of the others.
         """
         recorded = (self.version_id, self.etag, self.size_bytes)
         if recorded != (source.version_id, source.etag, source.size_bytes):
@@ -107,7 +107,7 @@ def decide(
     *,
     overwrite: bool = False,
 ) -> Decision:
-    """Decide about one key of which some version is selected. What is not stays as it is on both sides."""
+    """Decide about one key of which some version is selected. Versions that are not selected stay on both sides."""
     decision = Decision()
     destination_versions = {version.version_id: version for version in destination}
     known_versions = {version.destination_version: version for version in known}
@@ -187,7 +187,7 @@ def _in_place(
 def _mark_not_current(
     judged: Sequence[Judged], counterparts: Sequence[ObjectSummary | None]
 ) -> Sequence[Judged]:
-    """Say what follows where the newest version is not selected, and others are."""
+    """Extend the reason of a newest version that is not selected, while older ones are: see ``NOT_CURRENT``."""
     if not judged or not judged[-1][1] or counterparts[-1] is not None or all(reason for _, reason in judged):
         return judged
     version, reason = judged[-1]

@@ -18,7 +18,7 @@ from migrate.sync.diff import Action, SyncStep
 Judged = tuple[ObjectSummary, str]
 """A version of the source, and why it is not selected: empty where it is."""
 Excludes = Callable[[str, ObjectSummary], str | None]
-"""Tells of a key and a version why a listing alone excludes it, None where it does not."""
+"""Returns why a version of a key is excluded by what a listing shows, None where it is not."""
 
 ALONE = "not selected: no version below this delete marker is"
 _ASKED_AT_ONCE = 2000
@@ -76,8 +76,8 @@ def steps_by_tags(
     selection: Selection,
     heads: Callable[[Iterable[ObjectSummary]], Iterator[Fetched]],
 ) -> Iterator[SyncStep | int]:
-    """Ask the same about objects that would be copied or looked at, where current ones alone are compared; what is not
-    selected is excluded.
+    """Judge by tags the objects that would be copied or looked at, in a sync of current versions. Those that are not
+    selected become steps to exclude.
     """
     rest = iter(steps)
     while batch := list(islice(rest, _ASKED_AT_ONCE)):
