@@ -418,12 +418,13 @@ def test_a_pass_that_was_killed_is_gone_on_with(files, monkeypatch):
         files.take_pass(token)
 
 
-def test_a_row_that_others_write_during_a_pass_stays(sides, tmp_path, monkeypatch):
+@pytest.mark.parametrize("table", [MAKE[0], MAKE[0].replace(" PRIMARY KEY", "")], ids=["key", "no key"])
+def test_a_row_that_others_write_during_a_pass_stays(sides, table, tmp_path, monkeypatch):
     """The pass reads it, and writes a moment later."""
     engine, old, new = sides
     source = DeltaSource("app", Endpoint(old), Endpoint(new), open_location(str(tmp_path / "home")))
     write_delta(source.store, DeltaRecord("app"))
-    for statement in MAKE[:2]:
+    for statement in (table, MAKE[1]):
         for url in (old, new):
             engine.run_sql(url, statement)
     engine.run_sql(old, CHANGE[0])

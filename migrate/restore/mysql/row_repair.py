@@ -124,7 +124,8 @@ class MysqlTableWriter:
         key = self._table.key
         if not key:
             for text in texts:
-                self._connection.run(head + self._is_row(text) + b" LIMIT 1")
+                if not self._connection.run(head + self._is_row(text) + b" LIMIT 1"):
+                    raise self._written_meanwhile()
             return
         others = [column.name for column in self._table.columns if column.name not in key]
         names = ", ".join(quote_name(c.name) for c in self._table.columns if c.name in key).encode()
@@ -142,11 +143,14 @@ class MysqlTableWriter:
         head = f"SELECT {selected_values(self._table)} FROM {self._table.label} WHERE ".encode()
         now = digest_query(Feed(self._connection), head + condition + b" FOR UPDATE")
         if now != digest_texts(texts):
-            raise BusyError(
-                f"{self._table.label} was written to while it was compared",
-                about=self._connection.address.url,
-                next_step="find out who writes there; then run the same command again",
-            )
+            raise self._written_meanwhile()
+
+    def _written_meanwhile(self) -> BusyError:
+        return BusyError(
+            f"{self._table.label} was written to while it was compared",
+            about=self._connection.address.url,
+            next_step="find out who writes there; then run the same command again",
+        )
 
     def _add(self, texts: Sequence[bytes]) -> None:
         table = self._table
