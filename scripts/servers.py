@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 import boto3
@@ -130,9 +130,10 @@ class Servers:
         self.s3.append(server)
         self._write_access_files()
 
-    def write_environment(self) -> None:
-        """Write ``env.sh``, by which a shell gets the environment."""
-        lines = [f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()]
+    def write_environment(self, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write ``env.sh``, by which a shell gets the environment, and ``more`` variables."""
+        variables = {**self.environment, **more}
+        lines = [f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()]
         (self.directory / "env.sh").write_text("".join(lines))
 
     def minio(
@@ -441,12 +442,13 @@ def _alone(directory: Path) -> Iterator[None]:
 
 def _up(directory: Path, *, seeded: bool) -> None:
     with _alone(directory), Servers(directory) as servers:
+        (servers.directory / "env.sh").unlink(missing_ok=True)  # of servers before these
+        filled = " and filling the old ones" if seeded else ""
+        print(f"servers: starting two MinIOs and two PostgreSQLs{filled} ...", flush=True)
         for name in ("old", "new"):
             servers.minio(f"{name}-s3")
             servers.postgres(f"{name}-db")
-        servers.write_environment()
-        if seeded:
-            _seed(servers)
+        servers.write_environment(_seed(servers) if seeded else {})
         for s3 in servers.s3:
             print(f"{s3.profile:8} s3://BUCKET?profile={s3.profile}   ({s3.endpoint})")
         for database in servers.databases:
@@ -455,9 +457,9 @@ def _up(directory: Path, *, seeded: bool) -> None:
         signal.pause()
 
 
-def _seed(servers: Servers) -> None:
-    """Fill the old host with the demo's social network, once, and make room on the new one; ``env.sh`` then has the
-    databases' URLs too.
+def _seed(servers: Servers) -> dict[str, str]:
+    """Fill the old host with the demo's social network, once, and make room on the new one. Return the variables with
+    the databases' URLs.
     """
     from scripts import seed  # noqa: PLC0415  the servers alone need no database driver
 
@@ -470,9 +472,8 @@ def _seed(servers: Servers) -> None:
         seed.seed_bucket("old-s3", "plaza-media", list(seed.objects(small=500, large=1)))
         seed.make_buckets("new-s3", "evacuated", "plaza-media")
         marker_file.touch()
-    with (servers.directory / "env.sh").open("a") as file:
-        for name, database in zip(("OLD_DB", "NEW_DB"), servers.databases, strict=True):
-            file.write(f"export {name}={shlex.quote(database.url_of('plaza'))}\n")
+    urls = [database.url_of("plaza") for database in servers.databases]
+    return dict(zip(("OLD_DB", "NEW_DB"), urls, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -131,3 +131,22 @@ def test_a_server_of_a_long_name_has_room_for_the_path_of_its_socket(tmp_path, m
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     directory = borrowed_directory("moveout-new-of_a_test_with_a_long_name-my-")
     assert len(directory.name + "/socket") <= 64
+
+
+def test_the_addresses_are_written_once_all_of_them_are_known(tmp_path, monkeypatch):
+    """Whoever loads them too early is to have none, and not half of them."""
+    (tmp_path / "env.sh").write_text("of other servers")
+
+    def seed(servers):
+        assert not (servers.directory / "env.sh").exists()
+        return {"OLD_DB": "a b"}
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Servers, "minio", lambda *_: None)
+    monkeypatch.setattr(Servers, "postgres", lambda *_: None)
+    monkeypatch.setattr("scripts.servers._seed", seed)
+    monkeypatch.setattr("signal.pause", interrupt)
+    main(["up", "--dir", str(tmp_path), "--seed"])
+    assert (tmp_path / "env.sh").read_text().endswith("export OLD_DB='a b'\n")
