@@ -6,7 +6,7 @@ every run. So the object is asked what it is now, and the pin moves to that: wha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
@@ -26,11 +26,6 @@ def has_changed(error: SourceError | None) -> bool:
     return isinstance(error, SourceChangedError | SourceGoneError)
 
 
-def etag_in(headers: Mapping[str, str]) -> str:
-    """Return the ETag in headers, "" where there is none. One that a proxy has made weak is taken as the server's."""
-    return headers.get("etag", "").removeprefix("W/").strip('"')
-
-
 def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
     """Return what the key names now: summary, headers and tags, no body; or the error that asking ended in,
     ``SourceGoneError`` where it names nothing.
@@ -45,8 +40,8 @@ def pinned(fetched: Fetched) -> ObjectSummary:
     """Return an object to be read by several requests: with the ETag that came with its headers, where its listing has
     none.
     """
-    summary = fetched.summary
-    return summary if summary.etag else replace(summary, etag=etag_in(fetched.headers))
+    etag = fetched.headers.get("etag", "").strip('"')
+    return fetched.summary if fetched.summary.etag else replace(fetched.summary, etag=etag)
 
 
 def read_current(bucket: Bucket, fetched: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
@@ -107,7 +102,7 @@ def _summary(listed: ObjectSummary, head: Fetched) -> ObjectSummary:
     return replace(
         listed,
         size_bytes=int(headers.get("content-length", listed.size_bytes)),
-        etag=etag_in(headers),
+        etag=headers.get("etag", "").strip('"'),
         modified=modified,
         storage_class=headers.get("x-amz-storage-class") or "STANDARD",
     )

@@ -29,6 +29,7 @@ from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.http.read_responses import read_request
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata import bucket_configuration
+from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.object_lock import S3ObjectLock
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
@@ -204,6 +205,8 @@ def test_an_etag_that_a_proxy_has_made_weak_is_the_same(odd: OddShop) -> None:
     bucket = odd.bucket()
     [fetched] = bucket.fetch(bucket.list(), window_bytes=100)
     assert (fetched.error, fetched.body) == (None, b"note")
+    written = open_destination_bucket(odd.url).put(Description("note"), b"note")
+    assert written.md5 == fetched.summary.etag
 
 
 def test_another_range_than_was_asked_for_is_asked_for_again(odd: OddShop) -> None:

@@ -346,4 +346,6 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     for line in lines[1:]:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip(_SPACES)
+    if "etag" in headers:  # which proxies make weak: it is the server's all the same
+        headers["etag"] = headers["etag"].removeprefix("W/")
     return int(status), headers

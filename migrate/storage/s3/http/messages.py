@@ -103,7 +103,7 @@ def _has_other_etag(request: Request, response: Response) -> bool:
     if etag is None:
         return False
     other = response.headers.get("etag", etag)
-    return other != etag and other.removeprefix("W/").strip('"') not in {"", etag.strip('"')}
+    return other != etag and other.strip('"') not in {"", etag.strip('"')}
 
 
 def _has_other_time(request: Request, response: Response) -> bool:
