@@ -71,6 +71,7 @@ from migrate.storage.api import Store
 _SHORTEST_REST_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
+_TO_SECONDS = len("2026-12-01T00:00:00")
 DEFINE_DELTA_STEP = (
     "give the source's statements at the destination, too; the next delta pass fills a new table"
 )
@@ -128,7 +129,8 @@ class DeltaSource(DatabasePair, frozen=True):
             overwrites=self.overwrites,
             note=partial(note_written, self.store, self.name),
         )
-        states = {} if self.overwrites or not before.left else {**before.states}
+        is_known = before.left and not self.overwrites and not self._was_restored_since(before.at)
+        states = {**before.states} if is_known else {}
         for table in written:  # a pass that was killed may have left it behind the source
             states.pop(table.label, None)
         at, begun = datetime.now(UTC), time.monotonic()
@@ -170,6 +172,18 @@ class DeltaSource(DatabasePair, frozen=True):
         """
         reader = self._exported()
         return None if reader is None or reader.changes(self.name) is not None else reader
+
+    def _was_restored_since(self, at: str) -> bool:
+        """Tell whether a restore to the destination is recorded that ended after this time: it has put back rows that a
+        pass had replaced, and no state of the source says so.
+        """
+        from migrate.restore.restore_records import read_restore_records  # noqa: PLC0415  it imports Arrow
+
+        return any(
+            (record.source, record.destination) == (self.name, self.destination.shown)
+            and record.at[:_TO_SECONDS] > at[:_TO_SECONDS]
+            for record in read_restore_records([self.store])
+        )
 
     def last_pass(self) -> DeltaRecord | None:
         """Return the last pass that is recorded, None where there is none. Raises errors of the location."""

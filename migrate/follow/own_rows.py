@@ -98,8 +98,7 @@ class OwnRows:
             return
         rows = things(table.destination.rows, "row")
         alike = ", what an event or job of the new side has done"
-        if states is None:
-            alike += ", rows that moveout restore has left out"
+        alike += ", rows that moveout restore has left out" if states is None else ", a new restore"
         raise NotEqualError(
             f"{table.label} of {self._name} has other rows at {self._destination.shown} than moveout has put there"
             f" ({rows} now): a delta pass would replace what others have written",

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -179,6 +180,33 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert call("follow", *case, "--until-caught-up", "--overwrite").code == 0
     assert engine.fetch(new, "SELECT * FROM quiet ORDER BY id") == [(7,), (8,)]
     assert sorted(engine.fetch(new, "SELECT * FROM accounts")) == ROWS["accounts"]
+
+
+def test_a_destination_that_was_restored_anew_is_not_taken_for_one_that_passes_have_made_equal(
+    sides, tmp_path, monkeypatch
+):
+    """PostgreSQL says which tables were written to at the source: none was read, and the old rows passed for equal."""
+    engine, old, new = sides
+    case = make_case(sides, tmp_path, monkeypatch)
+    assert call("export", *case, "--follow").code == 0
+    assert call("restore", *case).code == 0
+    for statement in CHANGE:
+        engine.run_sql(old, statement)
+    follow = ("follow", *case, "--until-caught-up")
+    assert call(*follow).code == 0
+    if isinstance(engine, Files):
+        Path(new.removeprefix("sqlite://")).unlink()
+    for table in () if isinstance(engine, Files) else (*ROWS, "quiet"):
+        engine.run_sql(new, f"DROP TABLE {table}")
+    assert call("restore", *case).code == 0
+    store = open_location("bundle")
+    earlier = replace(read_delta(store, "app"), at="2026-01-01T00:00:00.000+00:00")  # times are whole seconds
+    write_delta(store, earlier)
+    refused = call(*follow)
+    assert (refused.code, "a new restore look the same" in refused.out) == (3, True), refused
+    assert call(*follow, "--overwrite").code == 0
+    for table, rows in ROWS.items():
+        assert sorted(engine.fetch(new, f"SELECT * FROM {table}")) == rows
 
 
 def test_a_first_pass_replaces_only_what_the_restore_has_put_there(sides, tmp_path, monkeypatch):
