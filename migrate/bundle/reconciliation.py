@@ -25,7 +25,7 @@ from exporters.api import Enumeration, Gap, Json, SourceSummary
 from exporters.changes import FOLLOW
 from exporters.engine import load_part
 from migrate.bundle import canonical_json, layout
-from migrate.bundle.progress_database import Totals
+from migrate.bundle.export_ledger import Totals
 from migrate.engines import registry
 from migrate.errors import DamageError
 
@@ -218,7 +218,7 @@ def _source_json(reconciliation: SourceReconciliation) -> dict[str, Any]:
 
 
 def decode(data: bytes) -> list[SourceReconciliation]:
-    """Parse ``meta/reconciliation.json``; the accounts come back without catalog entries and losses. Raises
+    """Parse ``meta/reconciliation.json``; the result has neither catalog entries nor losses. Raises
     ``DamageError``.
     """
     value = canonical_json.decode(data, layout.RECONCILIATION, version=VERSION)

@@ -42,9 +42,9 @@ from migrate.bundle import (
 from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord, refuse_damage, separate_groups
+from migrate.bundle.export_ledger import ExportLedger
 from migrate.bundle.export_state import ExportState, seal_time
 from migrate.bundle.left_behind import LeftBehind
-from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
 from migrate.errors import DamageError
 from migrate.storage.api import MultipartStore, Store
@@ -73,7 +73,7 @@ class ExportedData(Struct, frozen=True):
     """
 
     state: ExportState
-    ledger: ProgressDatabase
+    ledger: ExportLedger
     reconciliations: Sequence[SourceReconciliation]
     left_behind: LeftBehind | None = None
     case: bundle_json.CaseInfo | None = None
@@ -181,7 +181,7 @@ def unseal(store: MultipartStore) -> None:
 
 def _write_tables(
     store: MultipartStore,
-    ledger: ProgressDatabase,
+    ledger: ExportLedger,
     reconciliations: Sequence[SourceReconciliation],
     rows: Mapping[str, Sequence[CatalogRow]],
     executor: Executor,
@@ -228,7 +228,7 @@ def catalog_rows(reconciliation: SourceReconciliation) -> list[CatalogRow]:
     ]
 
 
-def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Executor) -> None:
+def _reconcile(store: MultipartStore, ledger: ExportLedger, executor: Executor) -> None:
     """Make ``data/`` and the ledger agree: remove what no record names, void records whose files are not as
     they say.
     """
@@ -283,7 +283,7 @@ def compare(
 
 
 def _write_files(
-    store: MultipartStore, ledger: ProgressDatabase, executor: Executor
+    store: MultipartStore, ledger: ExportLedger, executor: Executor
 ) -> tuple[list[Future[FileRecord]], int, int]:
     """Write ``meta/files.jsonl`` and the manifest; return them as they will be, the number of payload files and their
     bytes.
@@ -365,7 +365,7 @@ class SealedTables(Struct, frozen=True):
     reconciliations: Sequence[SourceReconciliation]
     catalog_rows: Sequence[CatalogRow]
     store: Store
-    ledger: ProgressDatabase
+    ledger: ExportLedger
 
     def reconciliation(self) -> Sequence[SourceReconciliation]:
         """Return the reconciliation, a source each."""

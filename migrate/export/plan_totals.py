@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.bundle.progress_database import Totals
+from migrate.bundle.export_ledger import Totals
 from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
 

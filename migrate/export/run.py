@@ -27,9 +27,9 @@ from exporters.api import OUTLINE, Identified, Source
 from exporters.connections.silent_servers import waiting_for_silent
 from exporters.errors import SourceGoneError
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
+from migrate.bundle.export_ledger import ExportLedger
 from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
-from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.seal import ExportedData, Sealed
 from migrate.bundle.seal import seal as write_seal
 from migrate.errors import NoSpaceError, UsageError
@@ -102,7 +102,7 @@ def export(
         if isinstance(claimed, bundle_json.BundleInfo):
             return outcome_of_sealed(store, claimed)
         state, seal = claimed.state, claimed.seal
-        ledger = stack.enter_context(ProgressDatabase())
+        ledger = stack.enter_context(ExportLedger())
         bundle_name = export_state.followed_name(options.case.name if options.case else "", state)
         followed = FollowedChanges(
             store, bundle_name, options.follow, cancellation, progress.note, before_base=seal.remove

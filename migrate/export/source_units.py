@@ -20,9 +20,9 @@ from exporters.api import PreparesFinish, Snapshot, Source, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord, read_records, record_ids
+from migrate.bundle.export_ledger import ExportLedger, Totals
 from migrate.bundle.export_state import ExportState, now
 from migrate.bundle.lease import Lease
-from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.errors import MoveoutError, NoSpaceError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.outcome import ExportOptions
@@ -62,7 +62,7 @@ class ExportRun(Struct, frozen=True, kw_only=True):
     store: MultipartStore
     state: ExportState
     seal: StandingSeal
-    ledger: ProgressDatabase
+    ledger: ExportLedger
     lease: Lease
     executor: Executor
     workers: int
@@ -297,7 +297,7 @@ class _Plan:
     into the ledger, so that totals are known early and memory stays small; another one takes them out.
     """
 
-    def __init__(self, snapshot: Snapshot, ledger: ProgressDatabase, source: str, progress: Progress) -> None:
+    def __init__(self, snapshot: Snapshot, ledger: ExportLedger, source: str, progress: Progress) -> None:
         self.totals = Totals(0, 0, 0)
         """What has been planned so far."""
         self.has_all = False

@@ -13,9 +13,9 @@ from msgspec import Struct
 from exporters.api import Gap
 from migrate.bundle import bundle_json, export_state, layout, lease, reconciliation
 from migrate.bundle.commit_records import CommitRecord, group_infos, read_group, read_records
+from migrate.bundle.export_ledger import Totals
 from migrate.bundle.lease import LeaseState
 from migrate.bundle.left_behind import LeftBehind
-from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import step_where_no_bundle
 from migrate.errors import GoneError, UsageError
 from migrate.export.plan_totals import read_plan_totals

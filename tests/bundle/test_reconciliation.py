@@ -8,7 +8,7 @@ import pytest
 
 from exporters.api import CatalogEntry, Enumeration, Gap, SourceSummary
 from migrate.bundle import canonical_json
-from migrate.bundle.progress_database import Totals
+from migrate.bundle.export_ledger import Totals
 from migrate.bundle.reconciliation import (
     INLINE_FAILURES,
     SourceReconciliation,

@@ -35,7 +35,7 @@ from migrate.bundle.commit_records import (
     write_record,
     write_records,
 )
-from migrate.bundle.progress_database import ProgressDatabase, Totals
+from migrate.bundle.export_ledger import ExportLedger, Totals
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import RESUMED_BYTES, StoreSink
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
@@ -246,7 +246,7 @@ def record(unit: str, *keys: str, gaps=(), losses=()) -> CommitRecord:
 
 def test_the_ledger_gives_files_in_the_order_of_listings_and_each_note_once():
     gap, loss = Gap("\ud800", "failed", "odd"), Loss("t", "owner", "why")
-    with ProgressDatabase() as ledger:
+    with ExportLedger() as ledger:
         ledger.add(record("b", "b-c", "b/c", gaps=[gap], losses=[loss]))
         ledger.add(record("a", "a", "z", gaps=[gap], losses=[loss]))
         assert [file.key for file in ledger.files()] == [
@@ -264,7 +264,7 @@ def test_the_ledger_keeps_sources_apart():
     shop = CommitRecord("shop", Unit("a", 9, 9, {}), Outcome(9, 90), [], {"lsn": 2}, "2026-01-01T00:00:02Z")
     later = replace(shop, unit=Unit("b", 1, 1, {}), finished="2026-01-01T00:00:05Z")
     older = replace(shop, unit=Unit("c", 1, 1, {}), position={"lsn": 1}, finished="2026-01-01T00:00:01Z")
-    with ProgressDatabase() as ledger:
+    with ExportLedger() as ledger:
         ledger.add_all([record("a", "x"), shop, later, older])
         ledger.add_final(
             FinalRecord("shop", SourceSummary([], [], [Gap("g", "failed", "r")], [Loss("i", "p", "r")]), [])
@@ -307,7 +307,7 @@ def test_the_ledger_keeps_sources_apart():
 
 
 def test_two_units_cannot_write_one_file():
-    with ProgressDatabase() as ledger:
+    with ExportLedger() as ledger:
         ledger.add(record("a", "x"))
         with pytest.raises(MoveoutError, match="data/app/x was written twice"):
             ledger.add_all([record("c", "y"), record("b", "x")])
@@ -315,13 +315,13 @@ def test_two_units_cannot_write_one_file():
         assert [file.key for file in ledger.files()] == ["data/app/x"]
 
 
-def fill(ledger: ProgressDatabase) -> None:
+def fill(ledger: ExportLedger) -> None:
     for number in range(10_000):
         ledger.add(record(f"{number:05}", f"f{number:05}"))
 
 
 def test_a_full_temporary_directory_is_told():
-    with ProgressDatabase() as ledger:
+    with ExportLedger() as ledger:
         ledger._db.execute("PRAGMA max_page_count = 30")
         with pytest.raises(NoSpaceError, match=r"temporary directory .* is full") as caught:
             fill(ledger)
@@ -330,7 +330,7 @@ def test_a_full_temporary_directory_is_told():
 
 def test_a_ledger_leaves_nothing_behind_even_when_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with ProgressDatabase() as ledger:
+    with ExportLedger() as ledger:
         fill(ledger)
         assert list(tmp_path.iterdir()) == []
 
@@ -338,11 +338,11 @@ def test_a_ledger_leaves_nothing_behind_even_when_killed(tmp_path, monkeypatch):
 def test_a_temporary_directory_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(NoSpaceError, match="gone cannot be written"):
-        ProgressDatabase()
+        ExportLedger()
 
 
 def test_many_units_are_walked_page_by_page():
-    with ProgressDatabase() as ledger:
+    with ExportLedger() as ledger:
         for number in range(1234):
             ledger.add(record(f"{number:05}", f"f{number:05}", losses=[Loss(f"{number:05}", "p", "r")]))
         assert [done.unit.id for done in ledger.done("app")] == [f"{number:05}" for number in range(1234)]

@@ -21,9 +21,9 @@ from migrate.bundle.commit_records import (
     write_final,
     write_records,
 )
+from migrate.bundle.export_ledger import ExportLedger
 from migrate.bundle.export_state import SourceName, new_state, write_state
 from migrate.bundle.left_behind import LeftBehind, ServerRest
-from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import SourceReconciliation, reasons_incomplete
 from migrate.bundle.seal import ExportedData, Sealed, SealedTables, clean_work, compare, seal, unseal
@@ -65,7 +65,7 @@ def seal_it(store: MultipartStore, gaps=None, finals=(), left_behind=None, **opt
     """Seal from the records that there are, as an export does."""
     from migrate.bundle.commit_records import read_group, read_record
 
-    with ProgressDatabase() as ledger, ThreadPoolExecutor(2) as executor:
+    with ExportLedger() as ledger, ThreadPoolExecutor(2) as executor:
         for info in group_infos(store, "app"):
             ledger.add_all(read_group(store, "app", info.key))
         for unit_id in record_ids(store, "app"):
@@ -273,7 +273,7 @@ def test_a_half_upload_that_cannot_be_dropped_ends_the_seal(store):
 def test_a_manifest_that_could_not_be_written_leaves_no_upload(store):
     long_name = "x" * PART_BYTES
     plan = FaultPlan(Fault("begin", fail(UnreachableError("no answer")), prefix=layout.MANIFEST))
-    with ProgressDatabase() as ledger, ThreadPoolExecutor(1) as executor:
+    with ExportLedger() as ledger, ThreadPoolExecutor(1) as executor:
         ledger.add_files([FileRecord(f"data/{long_name}{end}", 0, "0" * 64, 0) for end in "ab"])
         with pytest.raises(UnreachableError, match="no answer"):
             write_files(Faulty(store, plan), ledger, executor)

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
+from migrate.bundle.export_ledger import Totals
 from migrate.bundle.export_state import SourceName, new_state, read_state, write_state
-from migrate.bundle.progress_database import Totals
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export, preflight

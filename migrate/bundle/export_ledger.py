@@ -51,7 +51,7 @@ class Totals(Struct, frozen=True):
     size_bytes: int
 
 
-class ProgressDatabase:
+class ExportLedger:
     """Finished units and their files. Thread-safe; iterators see a snapshot page by page and hold no lock
     between pages.
     """
@@ -77,11 +77,11 @@ class ProgressDatabase:
             self._db.close()
 
     def add(self, record: CommitRecord) -> None:
-        """Take in a finished unit. Raises ``MoveoutError`` if another unit has written one of its files."""
+        """Add a finished unit. Raises ``MoveoutError`` if another unit has written one of its files."""
         self.add_all([record])
 
     def add_all(self, records: Sequence[CommitRecord]) -> None:
-        """Take in finished units, all or none. Raises ``MoveoutError`` if two units have written the same file."""
+        """Add finished units, all or none. Raises ``MoveoutError`` if two units have written the same file."""
         with self._writing():
             for record in records:
                 self._add_unit(record)
@@ -104,18 +104,18 @@ class ProgressDatabase:
         self._add_notes(source, record.outcome.gaps, record.outcome.losses)
 
     def add_final(self, final: FinalRecord) -> None:
-        """Take in what belongs to a whole source."""
+        """Add the files, gaps and losses that belong to a whole source."""
         with self._writing():
             self._add_files(final.source, "", final.files)
             self._add_notes(final.source, final.summary.gaps, final.summary.losses)
 
     def add_files(self, files: Sequence[FileRecord]) -> None:
-        """Take in files that belong to the whole bundle."""
+        """Add files that belong to the whole bundle."""
         with self._writing():
             self._add_files("", "", files)
 
     def add_gaps(self, source: str, gaps: Iterable[Gap]) -> None:
-        """Take in gaps that no record holds: units that failed."""
+        """Add gaps that are in no record, such as units that failed."""
         with self._writing():
             self._add_notes(source, gaps, ())
 
@@ -138,7 +138,7 @@ class ProgressDatabase:
                 self._db.execute(f"DELETE FROM {table} WHERE source = ?", (source,))
 
     def plan(self, source: str, units: Sequence[Unit]) -> None:
-        """Take in units that are to be done."""
+        """Add planned units."""
         rows = [
             (source, canonical_json.encode([unit.id, unit.items, unit.size_bytes, unit.spec]))
             for unit in units
