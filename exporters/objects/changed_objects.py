@@ -1,4 +1,4 @@
-"""Objects that are not any more what was listed: read as they are now, or known to be deleted.
+"""Objects that have changed since they were listed: read as they are now, or recorded as deleted.
 
 The inventory is taken once, but its bucket lives on. A read that is pinned to a version that is gone would fail in
 every run. So the object is asked what it is now, and the pin moves to that: what is read is always one version, whole.
@@ -57,8 +57,8 @@ def read_current(bucket: Bucket, fetched: Fetched, small_bytes: int, window_byte
 
 
 def still_listed(bucket: Bucket, summaries: Collection[ObjectSummary], *, ordered: bool) -> set[str]:
-    """Return the names of those that the bucket lists. Objects that do not answer but are listed are no
-    deleted ones: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.
+    """Return the names of those that the bucket still lists. An object that cannot be read but is listed was not
+    deleted: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.
     """
     first, last = min(summary.key for summary in summaries), max(summary.key for summary in summaries)
     names, listed_names = {summary.name for summary in summaries}, set[str]()

@@ -1,4 +1,4 @@
-"""When a source that does not answer for one object does not answer at all."""
+"""Tells an object that cannot be read from a source that does not answer at all."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ OUTAGE = 20
 
 
 class OutageDetector:
-    """Tells an object that a source cannot read from a source that does not answer: the first is a gap, of the second
-    one a gap for each object must not come. One for all threads that read a bucket.
+    """Tells an object that cannot be read from a source that does not answer. The first is a gap. The second ends the
+    export, so that it does not become a gap for each object. All threads that read a bucket share one.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -23,8 +23,8 @@ class OutageDetector:
         self._lock = threading.Lock()
 
     def note(self, error: SourceError | None) -> None:
-        """Take in how asking for an object has ended. Raises ``SourceUnreachableError`` when the source itself does
-        not answer.
+        """Note the error of a request for an object, None for an answer. Raises ``SourceUnreachableError`` when the
+        source itself does not answer.
         """
         if not isinstance(error, SourceUnreachableError):
             if self._silent:

@@ -46,7 +46,7 @@ Listed = tuple[int, ObjectSummary]
 
 
 class Packing(Struct, frozen=True):
-    """What packs are made of and with. Raises ``SourceError`` for what is not one object's fault."""
+    """Makes packs. Raises ``SourceError`` for errors that are not those of a single object."""
 
     bucket: Bucket
     inventory: Inventory
@@ -206,7 +206,7 @@ class _Pack(Struct):
         self.exported += 1
 
     def add_grown(self) -> None:
-        """Write what was small when it was listed and is not any more, each as a file of its own."""
+        """Write objects that have grown since they were listed, each as a file of its own."""
         for row, summary in self.grown:
             name = f"large/{large_id(self.bucket.name, summary.key, summary.version_id)}"
             read = large_object.write(self.bucket, summary, name, self.sink, self.outage)
@@ -217,7 +217,7 @@ class _Pack(Struct):
                 self.lost.append((row, summary, read.error))
 
     def name_lost(self, *, ordered: bool) -> None:
-        """List the objects that could not be had."""
+        """Add a gap and an index row for each object that could not be read."""
         errors = [(summary, error) for _, summary, error in self.lost]
         gaps = changed_objects.gaps(self.bucket, errors, ordered=ordered)
         for (row, summary, _), gap in zip(self.lost, gaps, strict=True):

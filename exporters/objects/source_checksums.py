@@ -1,5 +1,5 @@
-"""What the source itself says of an object's bytes, held against the bytes that came: a bit that flips on the way is
-found while the object can still be read again.
+"""Compares the bytes of an object with the checksums that the source itself has. So a bit that flips on the way is
+noticed while the object can still be read again.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def etag_of_parts(md5s: Sequence[bytes]) -> str:
 
 
 def read_again(bucket: Bucket, fetched: Fetched) -> Fetched:
-    """Read a small object once more whose bytes contradict what the source says of them: they may have been damaged on
-    the way. Return the first read that the source's ETag confirms or that gives the same bytes as the one before;
-    with a ``SourceDamagedError`` where every read gives others.
+    """Read a small object again whose bytes contradict the source's checksum: they may have been damaged on the way.
+    Return the first read that the ETag confirms, or that has the same bytes as the one before. It has a
+    ``SourceDamagedError`` where every read brings other bytes.
     """
     summary = fetched.summary
     for _ in range(READS - 1):

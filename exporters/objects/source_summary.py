@@ -1,6 +1,5 @@
-"""The last step, once all units are done: one index over all objects, the bucket's settings, and the summary. Of a
-bucket that is gone before it was read to its end, it is made of the inventory, and of the settings that were noted when
-it had been listed.
+"""The last step, once all units are done: one index over all objects, the bucket's settings, and the summary. For a
+bucket that is gone before that, they come from the inventory, and from the settings noted after the listing.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _TAG_SHARDS, _TAG_SAMPLES = 4, 6
 _UNREAD = {"denied", "failing"}
 """Entries next to the settings: the names of those that could not be read."""
 _NAMED_GAPS = 100_000
-"""So many objects that were not had are named one by one; they are in memory."""
+"""At most so many missing objects are recorded one by one, since they are held in memory."""
 
 
 class FinishedUnits:

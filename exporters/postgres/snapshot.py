@@ -53,7 +53,7 @@ class _Planned(Struct, frozen=True):
 
     @property
     def lenient(self) -> Layout:
-        """The same for text with bytes that are no UTF-8, as a server may have let in."""
+        """The layout for a table whose text has bytes that are not UTF-8, which a server may have accepted."""
         columns = [
             column if column.kind.plain else replace(column, kind=replace(column.kind, encoding="UTF8"))
             for column in self.table.columns

@@ -43,9 +43,8 @@ def stem(spec: Json) -> str:
 
 
 class Octets:
-    """Adds up the bytes of every column that is kept as text or bytes: what the server adds up itself under the same
-    snapshot. Besides the count of rows it is the guard against a reader that drops, cuts or doubles something, since it
-    comes from the server and not through our stream.
+    """Adds up the bytes of every column that is kept as text or bytes. The server adds up the same under the same
+    snapshot, without our stream of rows. So the comparison finds a reader that drops, cuts or doubles something.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -67,7 +66,7 @@ class Octets:
                 self._by_name[name] += sum(long[field].size_bytes for field in (name, side) if field in long)
 
     def _measure(self) -> None:
-        """Add up the bytes. Where a value is NULL some may stand, too, so there each value is measured."""
+        """Add up the bytes. A column with NULLs may have bytes behind them, so its values are measured one by one."""
         for position, name, _ in self._columns:
             columns = [typed.columns[position] for typed in self._blocks]
             columns += [typed.sides[position] for typed in self._blocks if position in typed.sides]
@@ -98,7 +97,7 @@ class ChunkExport:
         self._octets = Octets(layout)
 
     def add(self, block: ParsedBlock) -> None:
-        """Take a block of rows. Raises ``SourceError`` where it has not as many as lines."""
+        """Take a block of rows. Raises ``SourceError`` where its rows are not as many as its lines."""
         typed, digest = block.typed, block.digest
         if typed.rows != digest.rows:
             raise SourceError(
@@ -116,8 +115,8 @@ class ChunkExport:
         read: Callable[[Iterator[bytes], Layout, Spool], TypedRow],
         render: Callable[[LongRow], Iterator[bytes]],
     ) -> None:
-        """Take a row with long values. ``read`` makes it of the pieces of its text, ``render`` makes these again.
-        Raises ``SourceError`` unless they are the same.
+        """Take a row with long values. ``read`` parses the pieces of its text, ``render`` returns them again. Raises
+        ``SourceError`` unless both texts are the same.
         """
         with Spool() as spool:
             row = read(text.pieces, self._layout, spool)

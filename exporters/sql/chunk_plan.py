@@ -1,4 +1,4 @@
-"""Which chunks of which tables: decided once, kept in the workspace, used again after a crash.
+"""The plan of a database: the chunks of each table, decided once, kept in the workspace, used again after a crash.
 
 A table keeps its number for the life of the bundle. Its chunks are half-open ranges, of whatever the engine cuts a
 table by, such that every row, also one that appears later, lies in exactly one of them.
@@ -102,14 +102,16 @@ class Plan(Struct, frozen=True):
 
 
 def share_bytes(sizes: Iterable[int], workers: int) -> int:
-    """Return how much each worker has of tables of these sizes. No chunk is larger: of a small database that is mostly
-    one table, too, no worker has nothing to do.
+    """Return the share of each worker of tables of these sizes. No chunk is larger, so that every worker has something
+    to do, also where one table is most of a small database.
     """
     return max(LEAST_SHARE_BYTES, sum(sizes) // max(1, workers))
 
 
 def plan_tables(tables: Sequence[AnyTable], former: Plan | None, cut: Callable[[AnyTable], Cut]) -> Plan:
-    """Return the plan for ``tables``: what ``former`` says about a table holds as long as its fingerprint does."""
+    """Return the plan for ``tables``. A table keeps its chunks of the ``former`` plan while its fingerprint is the
+    same.
+    """
     known = {table.key: table for table in former.tables} if former else {}
     unused = max((table.number for table in known.values()), default=0) + 1
     planned = []
@@ -163,7 +165,7 @@ def unit_id(directory: str, chunk: int) -> str:
 
 
 def spec(planned: PlannedTable, chunk: int) -> dict[str, Any]:
-    """Return what a unit needs, and what must be the same for a finished one to count."""
+    """Return the spec of a unit: what its export needs. A finished unit counts only while its spec is the same."""
     return {
         "table": planned.number,
         "directory": planned.directory,

@@ -65,8 +65,9 @@ class Outline(Struct, frozen=True):
         return NO_DEFINITIONS in self.gaps
 
     def note(self, workspace: Workspace) -> None:
-        """Write it before those of earlier snapshots that had other tables: more may have been exported of them. It
-        replaces one of the same tables. Where that has definitions, and this one ``is_bare``, only its positions.
+        """Write this outline in front of those of earlier snapshots. Those with other tables are kept, since more may
+        have been exported of them. One of the same tables is replaced; but only its positions are where it has
+        definitions and this one ``is_bare``.
         """
         outlines, plan = [self], self.plan()
         with suppress(SourceStateError):
@@ -154,7 +155,7 @@ def _plain(outline: Outline) -> dict[str, Any]:
 
 
 def _lack(positions: Sequence[str], planned: int) -> str:
-    """Return what is wrong with a table of so many planned chunks, "" if nothing is. ``positions``: a chunk each."""
+    """Return what a table with ``planned`` chunks lacks, "" for nothing. ``positions``: one for each exported chunk."""
     if not positions:
         return "its rows were not exported"
     if len(positions) < planned:
@@ -184,8 +185,8 @@ def summary_of_gone(
 
 
 def _as_exported(outline: Outline, outlines: Sequence[Outline], done: Sequence[DoneUnit]) -> Outline:
-    """Return an outline whose tables are cut as in that of the ``outlines`` of which most was exported: a table that
-    was only rewritten, as by VACUUM FULL, is the same in each but for that.
+    """Return an outline with each table in those chunks, among the ``outlines``, of which most was exported. A table
+    that was only rewritten, such as by VACUUM FULL, differs between them in its chunks alone.
     """
     tables = {table.number: table for table in outline.tables}
     cuts: dict[int, list[PlannedTable]] = {number: [] for number in tables}

@@ -1,6 +1,4 @@
-"""What the connections of engines yield apart from blocks of rows: long rows in pieces, and how many rows there
-were.
-"""
+"""What connections yield besides blocks of rows: long rows in pieces, and the server's count of rows at the end."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from exporters.sql.columns import Column
 
 
 def of_a_restore(item: str, *, finished: bool = False) -> Loss:
-    """Return the loss of what has the name under which a restore keeps its own state. ``finished``: there is
-    only the record of what it left out, or of changes that were applied since.
+    """Return the loss of an object that a restore keeps in a database for itself. ``finished``: the object only records
+    what the restore left out, or changes that were applied since.
     """
     reason = "a restore that is not finished keeps its place there; it is no part of the data"
     if finished:
@@ -53,7 +53,7 @@ class Exported(Struct, frozen=True):
 
 
 def settled(counted: Mapping[int, Counted | str]) -> dict[int, Counted]:
-    """Return the counts by number, none of what could not be counted."""
+    """Return the counts by number, 0 for a table that could not be counted."""
     return {number: Counted(0, {}) if isinstance(count, str) else count for number, count in counted.items()}
 
 
@@ -149,7 +149,7 @@ def _proof(chunks: Sequence[DoneUnit]) -> dict[str, str]:
 
 
 def _chunk(done: DoneUnit) -> dict[str, Any]:
-    """Return what the catalog keeps of a chunk: by the digests of chunks a later difference is narrowed down."""
+    """Return what the catalog keeps of a chunk. Its digest shows later in which chunk a table differs."""
     return {
         "rows": done.outcome.items,
         "digest": to_hex(done.outcome.digest or 0),
@@ -187,7 +187,7 @@ class HowCounted(Struct, frozen=True):
 def enumerations(
     tables: Sequence[Exported], entries: Sequence[CatalogEntry], how: HowCounted
 ) -> list[Enumeration]:
-    """Return the two ways in which tables, rows and the bytes of texts were counted."""
+    """Return the counts of tables, rows and bytes of texts: those of the server, and those of the export."""
     byte_counts = [
         Enumeration(BYTES, how.measured, _octets(entries, "server_octets")),
         Enumeration(BYTES, "in the exported rows", _octets(entries, "octets")),

@@ -18,9 +18,9 @@ from exporters import arrow_functions as pc
 from exporters.errors import SourceError
 
 PROVED_ROWS = 2000
-"""So many of the first rows of a chunk are rendered back to their texts, against a mistake about a whole column. All
-other values rest on the argument in ``column_types`` for the kinds that are not compared value by value; ``verify
---level full`` renders everything.
+"""The first rows of each chunk that are rendered back to their texts: that finds a mistake about a whole column. The
+other values of kinds that are not compared value by value are right by the argument in ``column_types``. ``verify
+--level full`` renders all rows.
 """
 
 
@@ -67,7 +67,9 @@ def as_time(text: pa.Array, _stored: pa.DataType) -> pa.Array:
 
 
 def _decimal_text(values: pa.Array) -> pa.Array:
-    """Arrow writes an exponent where the first digit is more than six places after the point; servers do not."""
+    """Render decimals as servers do. Arrow writes an exponent where the first digit is more than six places after the
+    point.
+    """
     text = plain_text(values)
     if values.type.scale <= 6:
         return text
@@ -83,7 +85,7 @@ _MANY_DAYS = 256
 
 
 def _date_text(values: pa.Array) -> pa.Array:
-    """Many days of a few decades are looked up."""
+    """Render dates. Many dates within a few decades are looked up in a table of days."""
     if len(values) < _MANY_DAYS:
         return plain_text(values)
     days = pc.cast(values, pa.int32())
@@ -169,8 +171,8 @@ def _parse_by_halves(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> 
 
 
 def split_utf8(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    """Return what is valid UTF-8 as text, and, if some is not (servers let lone surrogates pass), that
-    as it is.
+    """Return the values that are valid UTF-8 as text, and the others (servers accept lone surrogates) as bytes; None
+    where there are no others.
     """
     if _is_ascii(data):
         return data.view(pa.string()), None
@@ -184,13 +186,13 @@ def split_utf8(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
 
 
 def _is_ascii(data: pa.Array) -> bool:
-    """Tell it of all values at once, where it is so: much quicker than to look at one after the other."""
+    """Tell whether all values are ASCII, by one look at their buffer: much quicker than value by value."""
     buffer = data.buffers()[2]
     return buffer is None or buffer.to_pybytes().isascii()
 
 
 def merged_sides(side: pa.Array | None, bad: pa.Array | None) -> pa.Array | None:
-    """Return one side column of the text that was not typed, and of what is no text."""
+    """Return one side column: of the texts that were not typed, and of the bytes that are no text."""
     if side is None or bad is None:
         return side if bad is None else bad
     return pc.coalesce(pc.cast(side, bad.type), bad)

@@ -66,7 +66,7 @@ class Range(Struct):
 
 
 class Listing(Struct):
-    """One inventory on its way. ``in_order``: whether the server is taken to list by key."""
+    """Lists one bucket into shards. ``in_order``: whether the server is assumed to list by key."""
 
     bucket: Bucket
     workspace: Workspace
@@ -240,7 +240,7 @@ class _Held:
 
 
 class ListingConcurrency:
-    """How many ranges are listed at once: twice as many as long as the rate grows with it, then as many as were worth
+    """How many ranges are listed at once: doubled as long as the rate grows with it, then the last number that raised
     it. Not thread-safe: it is used under a lock.
     """
 
@@ -248,13 +248,13 @@ class ListingConcurrency:
         self.target = 1
         self._most = most
         self.worth = 1
-        """So many have brought more than fewer."""
+        """The largest number so far that has raised the rate."""
         self._best_rate = 0.0
         self._settled = False
         self._restart()
 
     def note(self, rows: int) -> None:
-        """Say that a page came."""
+        """Count a page."""
         self._rows += rows
         self._pages += 1
 

@@ -1,4 +1,4 @@
-"""The inventory held against an S3 Inventory report: a further enumeration, that no listing had a part in."""
+"""Compares the inventory with an S3 Inventory report: a further count, independent of all listings."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def manifest_of(bucket: Bucket, files: s3_inventory_report.Files) -> s3_inventor
 
 
 class ReportComparison:
-    """Rows of the inventory are taken out of the report as they come by; what is left at the end is looked at.
+    """Takes the rows of the inventory out of the report. At the end it asks the bucket about what is left.
 
-    ``count`` is what the listing should have: what both have, what the report may lack or lacks though we have it, and
-    what only the report has although it is still there. It differs from the listing's count only by the last.
+    Its count is what the listing should have: objects that both have, objects that only the listing has, and objects
+    that only the report has and that still exist. It differs from the listing's count by the last of these.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class ReportComparison:
             self.same += 1
 
     def _look(self, unlisted: Sequence[ObjectSummary]) -> None:
-        """Sort what only the report names into what was deleted since and what was overlooked."""
+        """Count what only the report has as deleted since, or as overlooked by the listing."""
         markers = [summary for summary in unlisted if summary.is_delete_marker]
         listed_names = (
             changed_objects.still_listed(self._bucket, markers, ordered=self._totals.ordered)

@@ -91,7 +91,7 @@ class Relisting:
                     self.changed += 1
 
     def end(self) -> None:
-        """Take in what only the second listing has."""
+        """Count what only the second listing has."""
         if self.refusal is None:
             with self._unless_shut():
                 for summary in self._second.others():
@@ -147,9 +147,7 @@ class _SecondListing(Protocol):
     def run(
         self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None], start: int
     ) -> int:
-        """Take as many rows from ``start`` on as can be seen at a glance to be listed as they are here; return how
-        many.
-        """
+        """Take the rows from ``start`` on that equal those of the current page, compared as slices. Return how many."""
         ...
 
     def take(self, key: str, version: str) -> str | None:
@@ -212,7 +210,9 @@ class _InOrder:
 
 
 class _VersionsInOrder:
-    """The same of versions, key by key: within one, new versions come first and deleted ones are missing."""
+    """Both listings of versions by key, read in step. Within a key new versions come first, and deleted ones are
+    missing.
+    """
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
         self._keys = groupby(listing, key=lambda summary: summary.key)

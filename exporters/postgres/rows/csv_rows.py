@@ -75,7 +75,9 @@ def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
 
 
 def _split_quoted(block: bytes) -> list[bytes]:
-    """Inside a value a quote is written twice, so a line is whole exactly when it has an even number of quotes."""
+    """Split at newlines outside of quotes. Inside a value a quote is written twice, so a line is whole exactly when it
+    has an even number of quotes.
+    """
     if len(block) > _LARGE_BYTES:
         return _split_sparingly(block)
     lines: list[bytes] = []
@@ -94,7 +96,9 @@ def _split_quoted(block: bytes) -> list[bytes]:
 
 
 def _split_sparingly(block: bytes) -> list[bytes]:
-    """The same, slower: nothing is copied but the lines. A large value may have millions of newlines."""
+    """Do what ``_split_quoted`` does, slower, but without copies of pieces: a large value may have millions of
+    newlines.
+    """
     lines: list[bytes] = []
     begin = position = odd = 0
     while (end := block.find(b"\n", position)) >= 0:
@@ -127,7 +131,7 @@ def unquoted(field: bytes) -> bytes | None:
 QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
 """Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c)."""
 QUOTES_ALONE = replace(QUOTES, word=b"\\.")
-"""The same for the only column of a table."""
+"""Where the server puts quotes in the only column of a table."""
 
 
 def block_of(batch: pa.RecordBatch, *, generated: bool = True) -> bytes:
@@ -200,7 +204,7 @@ _LETTERS: Mapping[pa.DataType, str] = {
 }
 """The core's letters of types that a column is parsed as (``columns.h``)."""
 _LETTERS_BY_NAME = {"uuid": "U", "bytes": "X", "float8": "f"}
-"""The same of kinds that are parsed as text first."""
+"""The core's letters of kinds whose values come as text, by the name of their codec."""
 _TEXT, _BYTES, _LIST = "t", "r", "L"
 _ANY_DIGITS = 255
 """Of a second, in place of the scale."""
