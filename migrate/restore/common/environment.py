@@ -1,5 +1,5 @@
-"""What surrounds a database and may be otherwise at the destination: its name, which objects may have in them, and the
-settings with which sessions begin.
+"""Notes about what may differ around a database at the destination: its name, which objects may contain, and the
+settings of new sessions.
 """
 
 from __future__ import annotations

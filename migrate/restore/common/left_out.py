@@ -1,5 +1,5 @@
-"""What a restore left out, in sentences; and the record of a finished restore that left something out. It is kept with
-the destination, so that the same command, and a comparison with the bundle, name it again: also from another machine.
+"""The record of a finished restore that left something out, as sentences. It lies at the destination. So the same
+command, and a comparison with the bundle, report these sentences again, also from another machine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FinishedRestore(Struct, frozen=True):
         return name in self.tables and self.tables[name] == digest
 
     def for_successor(self) -> FinishedRestore:
-        """Return what it means for a bundle that continues its own: tables that could not be made are tried again."""
+        """Return the record for a bundle that continues this one: tables that could not be made are tried again."""
         tables = {name: digest for name, digest in self.tables.items() if digest is not None}
         return replace(self, tables=tables)
 
@@ -70,7 +70,7 @@ class FinishedRestore(Struct, frozen=True):
                 yield from (sentence[: match.start()] for match in re.finditer(": ", sentence))
 
     def with_left_out(self, sentences: Iterable[str]) -> FinishedRestore:
-        """Return it with those of these sentences that speak of what it left out."""
+        """Return the record with those of the ``sentences`` that are about something it left out."""
         subjects = set(map(subject_of, self.left_out))
         return replace(self, left_out=[entry for entry in sentences if subject_of(entry) in subjects])
 
@@ -118,12 +118,12 @@ def loss_sentence(loss: Loss) -> str:
 
 
 def subject_of(sentence: str) -> str:
-    """Return what a sentence about something left out speaks of: ``INDEX public.i`` of ``INDEX public.i: refused``."""
+    """Return the subject of a sentence about something left out: ``INDEX public.i`` of ``INDEX public.i: refused``."""
     return sentence.partition(": ")[0]
 
 
 def now_there(before: Iterable[str], still: Iterable[str]) -> list[str]:
-    """Return the note about what was left out ``before`` and is so no more; none where nothing is there now."""
+    """Return the note about what was left out ``before`` and exists now; none where there is no such thing."""
     subjects = set(map(subject_of, still))
     names = [subject for entry in before if (subject := subject_of(entry)) not in subjects]
     return [f"an earlier restore left it out, and now it is there: {list_words(names)}"] if names else []

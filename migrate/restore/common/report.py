@@ -1,5 +1,5 @@
-"""The report of a restore, at a location of its own: what the destination cannot represent, what was found out about
-the destination, and which version became which.
+"""The report of a restore, at a location of its own: what the destination cannot represent, what it was tried out for,
+and which version became which.
 
     <source>/losses.parquet         every property that the destination cannot hold; written before the first object is
     <source>/capabilities.json      what was tried out

@@ -74,8 +74,8 @@ class Selection(Struct, frozen=True):
     def conflict(
         self, names: Sequence[str], has: Callable[[str], bool], has_rows: Callable[[str], bool], where: str
     ) -> NotEmptyError | None:
-        """Return the error for the first of the selected tables that prevents their restore: one that is there already,
-        or, where only rows are to come, has some. ``has`` and ``has_rows`` ask the destination ``where``. Raises
+        """Return the error for the first selected table that prevents the restore: one that exists already or, where
+        only rows are restored, one with rows. ``has`` and ``has_rows`` ask the destination ``where``. Raises
         ``UsageError`` where rows have no table to go to.
         """
         if self.definitions:

@@ -1,4 +1,4 @@
-"""One restore of one source, and the summary that it gives: what was there, what was written, what is not as it was."""
+"""One restore of one database: what is restored, what earlier restores left, and the outcome with its findings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Label = Callable[[str, str], str]
 
 
 class State(Struct, frozen=True):
-    """What a run was restoring, as it stands in the destination: the bundle's id, the source, and which part of it was
+    """What a run was restoring, as the destination records it: the bundle's id, the source, and which part of it was
     selected (``Selection.words``).
     """
 
@@ -59,8 +59,8 @@ class State(Struct, frozen=True):
 
 
 class TableRestore(Struct, frozen=True):
-    """What is restored from where. ``tables`` are the selected rows of the source's catalog, ``views`` those of
-    materialized views: the destination computes their rows, which are compared only.
+    """What is restored, and from which bundle. ``tables`` are the selected rows of the source's catalog. ``views`` are
+    those of materialized views: the destination computes their rows, so they are only compared.
     """
 
     reader: BundleReader
@@ -83,12 +83,14 @@ class TableRestore(Struct, frozen=True):
 
     @property
     def state(self) -> State:
-        """What to leave in the destination."""
+        """What to record in the destination."""
         return State(self.reader.info.id, self.source, self.selection.words())
 
     @staticmethod
     def of(request: RestoreRequest) -> TableRestore:
-        """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
+        """Return the restore that a request asks for. Raises ``UsageError`` where the bundle has no such source, or the
+        source no such table.
+        """
         reader, source, earlier = request.reader, request.source, request.earlier
         reader.info.source(source)
         selection = Selection.parse(request.only)
@@ -144,7 +146,7 @@ class TableRestore(Struct, frozen=True):
         return str(self.position_value("database") or "")
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
-        """Return the same for these tables, with a summary of its own."""
+        """Return the same restore for these tables, with digests of its own."""
         return TableRestore(
             self.reader, self.source, tables, self.workers, self.progress, self.selection, span=self.span
         )
@@ -167,7 +169,7 @@ class TableRestore(Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        """Of so many bytes of text."""
+        """How many bytes of text these rows have."""
         return sum(table.size_bytes for table in self.tables)
 
     def was_left_out(self, label: str) -> bool:
@@ -175,7 +177,7 @@ class TableRestore(Struct, frozen=True):
         return label in self.refused
 
     def still_left_out(self, tried: Iterable[str], label: Label) -> list[str]:
-        """Return what earlier restores left out, but for what was ``tried`` again and the tables that came now."""
+        """Return what earlier restores left out, except what was ``tried`` again and the tables of this restore."""
         items = self._items(label)
         over = tuple(f"{name}: " for name in (*tried, *(f"{of}{item}" for item in items for of in _OF_ROWS)))
         return unique(
@@ -191,7 +193,7 @@ class TableRestore(Struct, frozen=True):
         return [f"{kind}{table}" for table in tables for kind in ("", "table ", "materialized view ")]
 
     def still_lost(self, label: Label) -> list[Loss]:
-        """Return the losses that earlier restores recorded, but for those of the tables that came now."""
+        """Return the losses that earlier restores recorded, except those of the tables of this restore."""
         items = self._items(label)
         return unique(loss for record in self.earlier for loss in record.losses if loss.item not in items)
 
@@ -236,8 +238,8 @@ class TableRestore(Struct, frozen=True):
     def nothing_to_do_for_follow(
         self, url: str, records: Sequence[FinishedRestore], notes: Sequence[str], left_out: Sequence[str]
     ) -> RestoreOutcome:
-        """Return that nothing was to be done in a destination to which changes of the source were applied since. Raises
-        ``UsageError`` where only a part of the snapshot is selected: it would lack these changes.
+        """Return the outcome for a destination to which changes of the source were applied since: nothing is done.
+        Raises ``UsageError`` where only a part of the snapshot is selected: it would lack these changes.
         """
         if not self.selection.is_everything:
             raise UsageError(

@@ -68,8 +68,8 @@ _RUN = re.compile(r"work/(\d{6,})/")
 
 class Header(Struct, frozen=True):
     """``sync.json``. Buckets and prefixes say which sync it is, and whether it copies every version (``history``);
-    ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the
-    destination does not make, None where that was not tried out.
+    ``rows`` of the index, ``losses``: how many the report lists; times UTC. ``refused_markers``: delete markers that
+    the destination does not make, None where that was not tried out.
     """
 
     source_bucket: str
