@@ -5,7 +5,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,16 @@ class MotoAccount:
     endpoint: str
     folder: Path
     child: Child
+    _session: boto3.Session = field(default_factory=lambda: boto3.Session("test", "test"))
+    """One for all clients: each session reads the models of services anew."""
+    _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def client(self, service: str, region: str) -> Any:
         """Return a boto3 client of the owner."""
-        return boto3.Session("test", "test").client(service, region, endpoint_url=self.endpoint)
+        if (service, region) not in self._clients:
+            client = self._session.client(service, region, endpoint_url=self.endpoint)
+            self._clients[service, region] = client
+        return self._clients[service, region]
 
     def post(self, path: str, body: Any) -> None:
         """Send something to moto's own API."""
