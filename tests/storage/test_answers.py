@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -84,14 +85,15 @@ def test_an_etag_of_a_part_that_was_damaged_on_the_way(
 
 @dataclass(slots=True)
 class Mute(HttpProxy):
-    """Answers once with 200 and nothing at all to what is asked next."""
+    """Answers once with 200 and nothing at all, or with a page, to what is asked next."""
 
     mute: bool = False
+    page: bytes = b""
 
     def handle(self, asked: Asked) -> Answer:
         if self.mute:
             self.mute = False
-            return Answer(200, (), b"")
+            return Answer(200, (), self.page)
         return self.forward(asked)
 
 
@@ -111,11 +113,12 @@ def test_an_empty_answer_is_no_empty_list_and_no_missing_lock(
         upload = store.begin("large")
         (version,) = vault.versions()
         vault.set_legal(version, on=True)
+        vault.retain(version, datetime.now(UTC) + timedelta(days=1), "GOVERNANCE")
         asked: list[tuple[Callable[[], object], object]] = [
             (lambda: [one.key for one in store.list()], ["file"]),
             (lambda: [one.id for one in store.uploads()], [upload]),
             (lambda: [one.key for one in vault.versions()], ["file"]),
-            (lambda: vault.lock(version).legal, True),
+            (lambda: vault.lock(version).mode, "GOVERNANCE"),
             (lambda: store.stat("file").size_bytes, 1),
             (lambda: store.put("other", b"y").size_bytes, 1),
             (lambda: bool(store.begin("more")), True),
@@ -124,6 +127,8 @@ def test_an_empty_answer_is_no_empty_list_and_no_missing_lock(
             proxy.mute = True
             assert ask() == answer
             assert not proxy.mute
+        proxy.mute, proxy.page = True, b"<html><body>Sign in</body></html>"
+        assert (vault.lock(version).mode, vault.lock(version).legal) == ("GOVERNANCE", True)
 
 
 def test_a_minio_behind_a_proxy_of_another_name_holds_no_firmer(

@@ -1,31 +1,40 @@
-"""All versions of a location in a bucket, and Object Lock, through boto3."""
+"""All versions of a location in a bucket, and Object Lock: two requests for the lock of each version.
+
+boto3 carries only what is asked about the bucket.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
-from collections.abc import Iterator
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
-from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, WrongAnswerError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.object_lock import FileVersion, Lock, Mode
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3 import client
-from migrate.storage.s3.errors import not_empty, translate
-from migrate.storage.s3.http.client import HttpClient
+from migrate.storage.s3.errors import translate
+from migrate.storage.s3.http.client import HttpClient, has_succeeded
 from migrate.storage.s3.http.concurrent_requests import Requests
+from migrate.storage.s3.http.messages import Request, client_error, plain
 from migrate.storage.s3.listing.pages import Pages
 
 T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
-_LOOKS = {"get_object_retention", "get_object_legal_hold"}
+_LOOKS = {"GetObjectRetention", "GetObjectLegalHold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
 _NO_FILE = "moveout-no-such-file"
+_XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
@@ -36,10 +45,10 @@ class S3ObjectLock:
     def __init__(self, s3_location: client.S3Location, note: Note | None = None) -> None:
         self._prefix = s3_location.folder
         self._bucket = s3_location.bucket
-        http = HttpClient.of(s3_location)
-        self._client = http.boto
+        self._http = HttpClient.of(s3_location)
+        self._client = self._http.boto
         self.location = s3_location.url
-        self._listing = Pages(Requests(http, CancellationToken(), note=note), self.location)
+        self._listing = Pages(Requests(self._http, CancellationToken(), note=note), self.location)
         self._retry = RetryPolicy(
             RetryTimeout(first_contact_seconds=FIRST_CONTACT_SECONDS), RetryServer(note=note)
         )
@@ -80,14 +89,14 @@ class S3ObjectLock:
     def _meet(self) -> None:
         """Make sure that the server has answered once: its answers show which server it is, and its clock."""
         if self._ahead is None:
-            self._call("", "head_bucket", Bucket=self._bucket)
+            self._call("head_bucket", Bucket=self._bucket)
 
     def check_lock(self) -> None:
         """See ``ObjectLock.check_lock``."""
         # Of a bucket that is not there MinIO says that it has no lock.
-        self._call("", "head_bucket", Bucket=self._bucket)
+        self._call("head_bucket", Bucket=self._bucket)
         try:
-            response = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
+            response = self._call("get_object_lock_configuration", Bucket=self._bucket)
         except _NoLockError:
             response = {}
         if response.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
@@ -120,20 +129,27 @@ class S3ObjectLock:
         return Lock(mode, until, self._legal(version))
 
     def _retention(self, version: FileVersion) -> tuple[Mode | None, datetime | None]:
-        try:
-            retention = self._of(version, "get_object_retention").get("Retention", {})
-        except _NoLockError:
-            return None, None
-        until = retention.get("RetainUntilDate")
+        retention = self._asked(version, "GetObjectRetention", "retention", "Retention")
         mode = _MODES.get(retention.get("Mode", ""))
-        return (mode, until.astimezone(UTC)) if until and mode else (None, None)
+        until = retention.get("RetainUntilDate")
+        if not until or not mode:
+            return None, None
+        try:
+            return mode, datetime.fromisoformat(until).astimezone(UTC)
+        except ValueError as exc:
+            raise WrongAnswerError(f"RetainUntilDate {until!r} is no time", about=version.key) from exc
 
     def _legal(self, version: FileVersion) -> bool:
+        return self._asked(version, "GetObjectLegalHold", "legal-hold", "LegalHold").get("Status") == "ON"
+
+    def _asked(self, version: FileVersion, operation: str, subresource: str, root: str) -> dict[str, str]:
+        """Return the fields of a lock, none where a version has none. Raises ``WrongAnswerError`` for what is no answer
+        of S3's: it would pass for no lock.
+        """
         try:
-            response = self._of(version, "get_object_legal_hold")
+            return self._of(version, operation, "GET", subresource, read=functools.partial(_fields, root))
         except _NoLockError:
-            return False
-        return bool(response.get("LegalHold", {}).get("Status") == "ON")
+            return {}
 
     def retain(
         self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
@@ -141,59 +157,94 @@ class S3ObjectLock:
         """See ``ObjectLock.retain``."""
         if until is None:
             self._lift(version)
-            return
-        bypass = {"BypassGovernanceRetention": True} if firmer else {}
-        retention = {"Mode": mode, "RetainUntilDate": until}
-        self._of(version, "put_object_retention", Retention=retention, **bypass)
+        else:
+            self._retain(version, _lock_fields(mode, until), bypasses=firmer)
 
     def _lift(self, version: FileVersion) -> None:
         """Take the retention away; versitygw does not support that, so there it is made to end at once."""
         try:
-            self._of(version, "put_object_retention", Retention={}, BypassGovernanceRetention=True)
+            self._retain(version, "", bypasses=True)
         except (NotAllowedError, GoneError, UnreachableError):
             raise
         except MoveoutError:
-            soon = {"Mode": "GOVERNANCE", "RetainUntilDate": self.now() + timedelta(seconds=2)}
-            self._of(version, "put_object_retention", Retention=soon, BypassGovernanceRetention=True)
+            soon = self.now() + timedelta(seconds=2)
+            self._retain(version, _lock_fields("GOVERNANCE", soon), bypasses=True)
+
+    def _retain(self, version: FileVersion, fields: str, *, bypasses: bool) -> None:
+        headers = {"x-amz-bypass-governance-retention": "true"} if bypasses else {}
+        body = f"<Retention {_XMLNS}>{fields}</Retention>"
+        self._of(version, "PutObjectRetention", "PUT", "retention", body, headers)
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:
         """See ``ObjectLock.set_legal``."""
-        self._of(version, "put_object_legal_hold", LegalHold={"Status": "ON" if on else "OFF"})
+        body = f"<LegalHold {_XMLNS}><Status>{'ON' if on else 'OFF'}</Status></LegalHold>"
+        self._of(version, "PutObjectLegalHold", "PUT", "legal-hold", body)
 
     def remove(self, version: FileVersion) -> None:
         """See ``ObjectLock.remove``. What is gone already is gone."""
         try:
-            self._of(version, "delete_object")
+            self._of(version, "DeleteObject", "DELETE")
         except GoneError:
             return
 
-    def _of(self, version: FileVersion, operation: str, **parameters: Any) -> Any:
-        named = {"VersionId": version.id} if version.id else {}
-        key = self._prefix + version.key
-        return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **parameters)
+    def _of(
+        self,
+        version: FileVersion,
+        operation: str,
+        method: str,
+        subresource: str = "",
+        text: str = "",
+        headers: Mapping[str, str] | None = None,
+        read: Callable[[Request, bytes], dict[str, str]] = lambda _, __: {},
+    ) -> dict[str, str]:
+        """Return what ``read`` makes of the body of the answer to a request about a version."""
+        query = ({subresource: ""} if subresource else {}) | ({"versionId": version.id} if version.id else {})
+        body, sent = text.encode(), dict(headers or {})
+        if body:
+            md5 = hashlib.md5(body, usedforsecurity=False).digest()
+            sent |= {"Content-MD5": base64.b64encode(md5).decode(), "Content-Type": "application/xml"}
+        request = Request(operation, method, self._prefix + version.key, query, sent, body)
+        return self._retry.run(lambda: read(request, self._exchange(request)))
 
-    def _call(self, key: str, operation: str, **request: Any) -> Any:
-        return self._retry.run(lambda: self._once(key, operation, **request))
+    def _exchange(self, request: Request) -> bytes:
+        try:
+            response = self._http.exchange(request)
+            if not has_succeeded(request, response):
+                raise client_error(request, response)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as exc:
+            raise self._translated(exc, request.operation, request.key) from exc
+        self._look_at(response.headers)
+        return response.body
 
-    def _once(self, key: str, operation: str, **request: Any) -> Any:
+    def _call(self, operation: str, **request: Any) -> Any:
+        """Return the answer of boto3 to a request about the bucket."""
+        return self._retry.run(lambda: self._once(operation, **request))
+
+    def _once(self, operation: str, **request: Any) -> Any:
         try:
             response = getattr(self._client, operation)(**request)
         except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as exc:
-            code = (
-                exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
-            )
-            if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
-                raise _NoLockError(str(exc)) from exc
-            if code in {"InvalidRequest", "ObjectLocked"}:
-                translated_error = translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
-                raise NotAllowedError(str(translated_error), next_step=_HELD) from exc
-            raise translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
-        if operation in _LOOKS:
-            not_empty(response, f"s3://{self._bucket}/{self._prefix}{key}")
-        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            raise self._translated(exc, operation, self._prefix) from exc
+        self._look_at(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+        return response
+
+    def _named(self, key: str) -> str:
+        return f"s3://{self._bucket}/{key}"
+
+    def _translated(self, exc: Exception, operation: str, key: str) -> MoveoutError:
+        code = exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
+        if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
+            return _NoLockError(str(exc))
+        error = translate(exc, self._named(key))
+        return (
+            NotAllowedError(str(error), next_step=_HELD)
+            if code in {"InvalidRequest", "ObjectLocked"}
+            else error
+        )
+
+    def _look_at(self, headers: Mapping[str, str]) -> None:
         self._server = headers.get("server", "")
         self._look_at_clock(headers.get("date"))
-        return response
 
     def _look_at_clock(self, date: str | None) -> None:
         """Note how far the server's clock is ahead of ours: nothing where they agree; its dates are whole seconds."""
@@ -201,6 +252,19 @@ class S3ObjectLock:
         with contextlib.suppress(ValueError, TypeError):
             ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
             self._ahead = timedelta() if abs(ahead) < _AGREES else ahead
+
+
+def _fields(root: str, request: Request, body: bytes) -> dict[str, str]:
+    with contextlib.suppress(ET.ParseError):
+        answer = ET.fromstring(body)  # noqa: S314 - Expat expands no external entities
+        if answer.tag.endswith(root):
+            return plain(answer)
+    raise WrongAnswerError(f"the answer to {request.operation} cannot be read", about=request.key)
+
+
+def _lock_fields(mode: Mode, until: datetime) -> str:
+    until = until.astimezone(UTC).replace(tzinfo=None)
+    return f"<Mode>{mode}</Mode><RetainUntilDate>{until.isoformat()}Z</RetainUntilDate>"
 
 
 class _NoLockError(NotAllowedError):
