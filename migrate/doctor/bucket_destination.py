@@ -71,7 +71,7 @@ def examine(request: ExamineRequest) -> Examination:
     checks = [
         ("TLS", tls_findings(destination.reader, certificate, server, request.deadline)),
         ("clock", clock_finding(server, skew, server)),
-        ("rights", _rights(destination, location, server)),
+        ("rights", _rights(destination, location, server, features)),
         ("contents", _contents(destination)),
         ("objects", _capabilities(destination, location, server, features)),
     ]
@@ -93,19 +93,25 @@ def _create(location: S3Location, destination: DestinationBucket, *, locks: bool
     return f"aws s3api create-bucket --bucket {location.bucket}{lock}{profile} --endpoint-url {shlex.quote(endpoint)}"
 
 
-def _rights(destination: DestinationBucket, location: S3Location, server: str) -> Iterator[Finding]:
+def _rights(
+    destination: DestinationBucket, location: S3Location, server: str, features: Mapping[str, int]
+) -> Iterator[Finding]:
     """Yield which questions about versions and locks are refused: the answers are not guessed."""
+    of_versions: Severity = "loses" if {OLDER, MARKERS} & features.keys() else "info"
+    of_locks: Severity = "loses" if OBJECT_LOCK in features else "info"
     try:
         destination.versioning()
     except NotAllowedError as exc:
         fix = iam.on_bucket(location, server, "GetBucketVersioning")
         consequence = "Older versions are not restored, and not synced."
-        yield Finding("loses", "rights", f"versions of {location.bucket}", exc.explanation, consequence, fix)
+        yield Finding(
+            of_versions, "rights", f"versions of {location.bucket}", exc.explanation, consequence, fix
+        )
     destination.object_lock()
     if destination.lock_denied:
         fix = iam.on_bucket(location, server, "GetBucketObjectLockConfiguration")
         consequence = "Retention and legal holds are not restored, and not synced."
-        yield Finding("loses", "rights", f"object lock of {location.bucket}", LOCK_DENIED, consequence, fix)
+        yield Finding(of_locks, "rights", f"object lock of {location.bucket}", LOCK_DENIED, consequence, fix)
 
 
 def _contents(destination: DestinationBucket) -> Iterator[Finding]:

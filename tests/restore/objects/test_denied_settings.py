@@ -9,6 +9,7 @@ import pytest
 
 from exporters.doctor import ExamineRequest
 from exporters.objects import key_oddities
+from exporters.objects.bucket_survey import OBJECT_LOCK
 from migrate.bundle.object_index import ObjectRow, object_rows
 from migrate.doctor.bucket_destination import examine
 from migrate.errors import NotAllowedError
@@ -99,9 +100,9 @@ def test_what_is_denied_is_named_and_holds_up_nothing_that_does_not_need_it(
     losses = {loss.property: loss.reason for loss in Terms.of(capabilities).losses("a", locked)}
     assert losses["legal hold"] == LOCK_DENIED
     assert losses["retention"].endswith(LOCK_DENIED)
-    findings = [
-        finding for finding in examine(ExamineRequest(denying.url)).findings if finding.check == "rights"
-    ]
+    request = ExamineRequest(denying.url, needs={"features": {OBJECT_LOCK: 1}})
+    findings = [finding for finding in examine(request).findings if finding.check == "rights"]
+    assert [finding.severity for finding in findings] == ["info", "loses"]
     rights = [finding.fix.text.partition("s3:")[2].partition('"')[0] for finding in findings if finding.fix]
     assert rights == ["GetBucketVersioning", "GetBucketObjectLockConfiguration"]
 
