@@ -469,6 +469,26 @@ def test_a_row_that_others_write_during_a_pass_stays(sides, table, tmp_path, mon
     assert engine.fetch(new, "SELECT balance FROM accounts WHERE id = 1") == [(7000,)]
 
 
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_a_row_with_text_that_is_not_valid_is_replaced(tmp_path, encoding):
+    """It was said of each such row that others had written to it."""
+    (tmp_path / "new").mkdir()
+    old, new = tmp_path / "old.db", tmp_path / "new" / "new.db"
+    for path, last in ((old, "new"), (new, "old")):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"PRAGMA encoding = '{encoding}'")
+            connection.execute("CREATE TABLE t (k TEXT PRIMARY KEY, x, last TEXT) WITHOUT ROWID")
+            connection.execute(
+                "INSERT INTO t VALUES (CAST(x'ff00d8' AS TEXT), CAST(x'00dcfe' AS TEXT), ?)", (last,)
+            )
+    urls = [sqlite.url_of(path) for path in (old, new)]
+    source = DeltaSource("app", *map(Endpoint, urls), open_location(str(tmp_path / "home")))
+    write_delta(source.store, DeltaRecord("app"))
+    assert source.take_pass(CancellationToken()).rows == 1
+    rows = "SELECT hex(k), hex(x), last FROM t"
+    assert Files().fetch(urls[1], rows) == Files().fetch(urls[0], rows)
+
+
 class KilledAtThird(CancellationToken):
     """Kills the command when it looks for a cancellation for the third time."""
 

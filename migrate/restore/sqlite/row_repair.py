@@ -11,12 +11,12 @@ from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.live_rows import SqliteRows, live_rows
-from exporters.sqlite.rows.value_text import SqliteColumn, values_of_text
+from exporters.sqlite.rows.value_text import RawText, SqliteColumn, values_of_text
 from migrate.errors import BusyError
 from migrate.repair.row_differences import LocatedRow, RowChanges
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.destination import open_destination, translated
-from migrate.restore.sqlite.load_rows import insert_rows
+from migrate.restore.sqlite.load_rows import codec_of, insert_rows, kept, literal
 from migrate.runtime.crash_points import durable
 
 _TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
@@ -88,20 +88,28 @@ class SqliteTableWriter:
 
     def _remove(self, rows: Sequence[LocatedRow]) -> None:
         """Delete rows. Raises ``BusyError`` where one is not as it was compared: somebody else has written to it."""
-        names = [self._table.rowid if name is None else quote_name(name) for name in self._names]
-        condition = " AND ".join(f"{names[index]} IS ?" for index in self._key)
-        if self._others:
-            others = ", ".join(names[index] for index in self._others)
-            condition += f" AND ({others}) IS ({', '.join('?' * len(self._others))})"
-        statement = f"DELETE FROM {quote_name(self._table.name)} WHERE {condition}"
+        codec = codec_of(self._connection)
         for row in rows:
             values: list[Any] = values_of_text(row.text)
-            parameters = [values[index] for index in (*self._key, *self._others)]
-            if self._connection.execute(statement, parameters).rowcount != 1:
+            if codec is not None:
+                values = [kept(value, codec) for value in values]
+            bound = [values[index] for index in (*self._key, *self._others)]
+            bound = [value for value in bound if type(value) is not RawText]
+            if self._connection.execute(self._delete(values), bound).rowcount != 1:
                 raise BusyError(
                     f"{quote_name(self._table.name)} was written to while it was compared",
                     next_step="find out who writes there; then run the same command again",
                 )
+
+    def _delete(self, values: Sequence[Any]) -> str:
+        """Return the statement. Text that is not valid stands in it as a literal."""
+        names = [self._table.rowid if name is None else quote_name(name) for name in self._names]
+        marks = [literal(value) if type(value) is RawText else "?" for value in values]
+        condition = " AND ".join(f"{names[index]} IS {marks[index]}" for index in self._key)
+        if self._others:
+            others, wanted = (", ".join(words[index] for index in self._others) for words in (names, marks))
+            condition += f" AND ({others}) IS ({wanted})"
+        return f"DELETE FROM {quote_name(self._table.name)} WHERE {condition}"
 
     def _add(self, texts: Sequence[bytes]) -> None:
         rows = [values_of_text(text) for text in texts]
