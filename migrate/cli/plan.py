@@ -177,7 +177,7 @@ class Planned(Struct, frozen=True):
         draw_forecast(console, self.forecast, detailed=self.detailed)
         if self.alternative is not None:
             _draw_alternative(console, self.alternative, self.forecast.seconds_left)
-        if self.order is not None:
+        if self.order is not None and (self.forecast.seconds_left or 0.0) > 0:
             _draw_order(console, self.order)
         if self.room is not None:
             _draw_room(console, self.room)
@@ -424,7 +424,9 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
         return
     console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))
     console.print(f"  {', '.join(margins)}")
-    if leaves.p90 > shown.seconds_left:
+    if shown.seconds_left <= 0:
+        console.print("→ the deadline has passed: no means are enough; correct it, if it is wrong", style="dim")
+    elif leaves.p90 > shown.seconds_left:
         console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")
 
 

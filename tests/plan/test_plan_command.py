@@ -68,6 +68,9 @@ def test_a_deadline_that_is_missed_is_exit_9_and_says_what_stays_and_what_it_tak
     assert "LATE: deadline 2020-01-01 00:00 UTC, under 5% likely to be met" in late.out
     assert "With 8 workers: all has left in " in late.out
     assert "The deadline has passed: no means are enough" in late.out
+    assert "→ the deadline has passed" in late.out
+    assert "--what-if" not in late.out
+    assert "left behind at" not in late.out
 
 
 @pytest.mark.parametrize(
