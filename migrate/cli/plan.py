@@ -425,7 +425,9 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))
     console.print(f"  {', '.join(margins)}")
     if shown.seconds_left <= 0:
-        console.print("→ the deadline has passed: no means are enough; correct it, if it is wrong", style="dim")
+        console.print(
+            "→ the deadline has passed: no means are enough; correct it, if it is wrong", style="dim"
+        )
     elif leaves.p90 > shown.seconds_left:
         console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")
 
@@ -493,7 +495,12 @@ def run_plan(
     works = move_works(source_plans, route)
     known = ReferenceClass.of(reference(), read_history())
     now = datetime.now(UTC)
-    left_behind = find_left_behind(case, endpoints, answers) if case and answers is not None else None
+    # A plan may be for some of the sources of a case; the others stay nowhere.
+    left_behind = (
+        find_left_behind(case, {**case.sources, **endpoints}, answers)
+        if case and answers is not None
+        else None
+    )
     unlisted = unlisted_servers(case, left_behind) if case else []
     shown = forecast(
         works,

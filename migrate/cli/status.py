@@ -22,7 +22,7 @@ from migrate.case.server_url import is_pattern
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFileHere, case_here, one_location
-from migrate.cli.common.session import Session
+from migrate.cli.common.session import BEGIN_ANEW, Session
 from migrate.cli.common.source_summary import draw_gaps, left_out_line
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
@@ -314,7 +314,13 @@ def _draw_report(console: Console, report: ProgressReport) -> None:
         console.print(Text(f"  {name}, ended {age} ago{share}: {state.ended}"))
     else:
         console.print(f"  {name}, died{share}: last sign of life {age} ago")
-    console.print("  → what is done stays done; run the same command again to go on")
+    kept = state.command not in BEGIN_ANEW
+    step = (
+        "what is done stays done; run the same command again to go on"
+        if kept
+        else f"run {state.command} again"
+    )
+    console.print(f"  → {step}")
 
 
 def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:

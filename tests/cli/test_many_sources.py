@@ -38,9 +38,7 @@ def test_a_plan_of_many_sources_is_one_table_and_tells_the_rest_when_asked(case)
     brief = call("plan", "-c", case).out
     assert "6 sources" in brief
     assert "6 destinations can take all that was seen" in brief
-    assert [line.split()[:2] for line in brief.splitlines() if line.startswith("export ")] == [
-        ["export", "all"]
-    ]
+    assert len([line for line in brief.splitlines() if line.startswith("export ")]) == 1
     assert "\n\n" not in brief
 
     detailed = call("plan", "-c", case, "-v").out

@@ -144,3 +144,18 @@ def test_a_case_file_without_its_option_is_answered_with_the_whole_command(tmp_p
     (tmp_path / "m.toml").write_text("")
     ended = run(command, "m.toml", "--quiet", cwd=tmp_path)
     assert (ended.code, f"→ moveout {command} -c m.toml --quiet" in ended.err) == (2, True), ended.err
+
+
+def test_a_name_that_the_case_lacks_is_named_and_a_plan_for_some_sources_calls_no_other_left_behind(tmp_path):
+    for name in ("one", "two", "three"):
+        make_file(tmp_path / f"{name}.db")
+    case = tmp_path / "moveout.toml"
+    sources = "".join(
+        f'[[source]]\nname = "{name}"\nurl = "sqlite://{tmp_path}/{name}.db"\n' for name in ("one", "two")
+    )
+    case.write_text(f'[[server]]\nurl = "sqlite://{tmp_path}"\n{sources}')
+    refused = call("plan", "oen", "-c", case)
+    assert (refused.code, "has no source 'oen'\n→ it has one, two\n" in refused.err) == (2, True), refused.err
+    planned = call("plan", "one", "-c", case)
+    assert planned.code == 0, planned
+    assert "not taken: three.db, plain files" in planned.out

@@ -10,6 +10,7 @@ from exporters.api import Gap
 from exporters.discovery import Discovery, FoundSource
 from exporters.doctor import Examination, Finding, Fix
 from migrate.cli.common import rich_terminal
+from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import (
     SourceFailure,
     SummaryLine,
@@ -35,6 +36,7 @@ from migrate.custody.tree import bundle_tree
 from migrate.discover.servers import ServerAnswer
 from migrate.doctor.run import Examinations, Examined
 from migrate.errors import UsageError
+from migrate.progress.meter import Meter
 from scripts.shelf import shelf
 from tests.cli.conftest import call
 from tests.tools.terminal import console_in_memory
@@ -339,3 +341,12 @@ def test_a_style_goes_on_behind_a_break(capsys, monkeypatch):
     Console().print(Text.assemble(("! ", "yellow"), ("app wants ink", "bold")))
     shown = "\x1b[33m! \x1b[0m\x1b[1mapp wants\x1b[0m\n  \x1b[1mink\x1b[0m\n"
     assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize(("command", "end"), [("verify", "again\n"), ("export", "again: it continues\n")])
+def test_an_interrupted_command_is_not_said_to_continue_where_it_begins_anew(command, end):
+    console, written = console_in_memory(80)
+    meter = Meter()
+    session = Session(command, False, False, False, True, None, None, console, console, meter, meter)
+    assert session.interrupted() == 130
+    assert written.getvalue().endswith(f"→ run the same command {end}")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from migrate.discover.servers import ServerAnswer
 
 _DETAILED_SOURCES = 3
+BEGIN_ANEW = {"verify", "plan", "doctor", "discover", "report", "audit"}
+"""Commands that keep nothing of what they have read."""
 """Of more sources than these, an answer has a line each by default."""
 
 
@@ -194,7 +196,8 @@ class Session(Struct):
 
     def interrupted(self) -> int:
         """Print that the command was interrupted, and return its exit code."""
-        return self.fail(INTERRUPTED, "interrupted", "stopped", "run the same command again: it continues")
+        step = "run the same command again" + ("" if self.command in BEGIN_ANEW else ": it continues")
+        return self.fail(INTERRUPTED, "interrupted", "stopped", step)
 
     def fail(self, exit_code: int, code: str, message: str, next_step: str) -> int:
         """Print an error, and return the exit code."""

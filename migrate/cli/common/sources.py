@@ -26,6 +26,7 @@ from migrate.cli.common.session import Session
 from migrate.cli.common.source_words import names_of_bundle, parse_pairs
 from migrate.engines import registry
 from migrate.errors import UsageError
+from migrate.number_text import list_words
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, Silent
 from migrate.storage.api import Store
@@ -70,6 +71,11 @@ def typed_sources(words: Sequence[str], case: Case | None) -> dict[str, Endpoint
     says of a URL, such as its secrets and filters, holds for it, too. Raises ``UsageError``.
     """
     known = case.sources if case else {}
+    for word in words:
+        if case and word not in known and layout.is_source_name(word) and not Path(word).exists():
+            raise UsageError(
+                f"{case.file} has no source {word!r}", next_step=f"it has {list_words([*known], 8)}"
+            )
     pairs = parse_pairs([word for word in words if word not in known])
     typed = {name: _as_in_case(endpoint, known) for name, endpoint in pairs.items()}
     return {word: known[word] for word in words if word in known} | typed
