@@ -745,6 +745,17 @@ def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatc
     assert source.waits == [1.0, 2.0, 10.0, 1.0, 2.0, 45.0]
 
 
+def test_what_fails_for_long_ends_passes_that_are_to_end(monkeypatch):
+    monkeypatch.setattr(retry_pauses, "_FIRST_SECONDS", 1.0)
+    clock = iter([0.0, 5.0, 10.0])
+    monkeypatch.setattr(retry_pauses, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    source = Passes(*[UnreachableError("away")] * 9)
+    follower = DeltaFollower(source, cancellation=source, note=[].append, limit_seconds=10.0)
+    with pytest.raises(UnreachableError, match="away"):
+        follower._run()
+    assert source.waits == [1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("last", "known"), [(DeltaRecord("app", passes=5), 5), (UnreachableError("away"), None)]
 )
