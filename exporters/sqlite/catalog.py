@@ -115,8 +115,29 @@ def check_library() -> None:
         )
 
 
+class _Undecodable(str):
+    """Text that is not UTF-8, with U+FFFD in place of what is none."""
+
+    __slots__ = ()
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _Undecodable(data.decode(errors="replace"))
+
+
 def read_catalog(connection: sqlite3.Connection) -> Catalog:
     """Read tables, schema and settings. Raises ``sqlite3.Error``."""
+    text_factory, connection.text_factory = connection.text_factory, _decoded
+    try:
+        return _read_catalog(connection)
+    finally:
+        connection.text_factory = text_factory
+
+
+def _read_catalog(connection: sqlite3.Connection) -> Catalog:
     entries, gaps = _read_entries(connection)
     kinds = {
         row[1]: (row[2], bool(row[4]))
@@ -127,7 +148,7 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
     if any(entry.name == PROGRESS_TABLE for entry in entries):
         losses.append(of_a_restore(label(SCHEMA, PROGRESS_TABLE)))
     entries = [entry for entry in entries if PROGRESS_TABLE not in {entry.name, entry.table}]
-    unreadable = [entry for entry in entries if entry.type == "table" and not _is_listed(entry, kinds)]
+    unreadable = [entry for entry in entries if not _is_readable(entry, kinds)]
     gaps += [Gap(f"{SCHEMA}.{entry.name}", "failed", "its definition cannot be read") for entry in unreadable]
     entries = [entry for entry in entries if entry not in unreadable]
     for entry in entries:
@@ -175,9 +196,13 @@ def _read_entries(connection: sqlite3.Connection) -> tuple[list[SchemaEntry], li
     return entries, []
 
 
-def _is_listed(entry: SchemaEntry, kinds: Mapping[str, tuple[str, bool]]) -> bool:
-    """Tell whether SQLite could read the definition of a table."""
-    return entry.name in kinds or (entry.sql or "").upper().startswith("CREATE VIRTUAL")
+def _is_readable(entry: SchemaEntry, kinds: Mapping[str, tuple[str, bool]]) -> bool:
+    """Tell whether a definition is text, and SQLite could read it where it is a table's."""
+    texts = (entry.type, entry.name, entry.table, entry.sql or "")
+    if not all(isinstance(text, str) and not isinstance(text, _Undecodable) for text in texts):
+        return False
+    is_virtual = (entry.sql or "").upper().startswith("CREATE VIRTUAL")
+    return entry.type != "table" or is_virtual or entry.name in kinds
 
 
 def read_pragmas(connection: sqlite3.Connection) -> dict[str, Any]:

@@ -170,8 +170,8 @@ def accept_damage(connection: sqlite3.Connection) -> None:
     """
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.DatabaseError as exc:
-        if not is_damage(exc):
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:  # its message has the bytes of a damaged name
+        if isinstance(exc, sqlite3.DatabaseError) and not is_damage(exc):
             raise
         connection.execute("PRAGMA writable_schema = ON")
 

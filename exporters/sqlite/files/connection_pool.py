@@ -66,8 +66,8 @@ def lend_collations(connection: sqlite3.Connection) -> None:
     known = {str(row[1]).lower() for row in connection.execute("PRAGMA collation_list")}
     try:
         rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql LIKE '%collate%'").fetchall()
-    except sqlite3.DatabaseError as exc:
-        if not is_damage(exc):
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:
+        if isinstance(exc, sqlite3.DatabaseError) and not is_damage(exc):
             raise
         return
     for (sql,) in rows:

@@ -82,6 +82,9 @@ class _Search:
             rows, last = self._walk(start)
             if rows:
                 self._stretches.append(Stretch(start, rows))
+            elif last < start:
+                self._holes.append((start, self._limit))
+                break
             start = last + 1
         return Readable(self._stretches, self._holes)
 
@@ -94,6 +97,8 @@ class _Search:
             for rowid, _ in self._connection.execute(self._query, (start,)):
                 if rowid > self._limit:
                     break
+                if rowid <= last:  # pages that point to those before them
+                    return rows, last
                 rows, last = rows + 1, rowid
         except sqlite3.DatabaseError as exc:
             if not is_damage(exc):
@@ -118,9 +123,11 @@ class _Search:
         return False
 
     def _first(self, start: int) -> tuple[int, int] | None:
-        """Return the first row from ``start`` on, None where there is none. Raises ``sqlite3.Error``."""
+        """Return the first row from ``start`` on, None where there is none, or an earlier one. Raises
+        ``sqlite3.Error``.
+        """
         row: tuple[int, int] | None = self._connection.execute(f"{self._query} LIMIT 1", (start,)).fetchone()
-        return row
+        return row if row and row[0] >= start else None
 
     def _end_of_damage(self, start: int) -> int:
         """Return the first rowid behind the damage at ``start``, by steps that grow, then by halves. Few tables have

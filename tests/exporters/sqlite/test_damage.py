@@ -96,16 +96,17 @@ def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, dat
     assert ROWS - 2 * PAGE_BYTES // 100 < rows < ROWS, "what lies behind the damage is there, too"
 
 
-@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize("damage", [b"", b"CREATE TABLE\0bad", b"CREATE TABLE b\xa1d"])
 def test_of_a_file_whose_schema_is_damaged_leaves_what_can_be_read_and_the_file_itself(
-    tmp_path: Path, *, is_whole: bool
+    tmp_path: Path, damage: bytes
 ) -> None:
+    is_whole = not damage
     path, location = tmp_path / "app.db", tmp_path / "bundle"
     database(path)
     if is_whole:
         overwrite(path, 1, 100, b"\xff" * (PAGE_BYTES - 100))
     else:
-        path.write_bytes(path.read_bytes().replace(b"CREATE TABLE bad", b"CREATE TABLE\0bad"))
+        path.write_bytes(path.read_bytes().replace(b"CREATE TABLE bad", damage))
     assert call("plan", f"app=sqlite://{path}").code == 0
     ended = call("export", f"app=sqlite://{path}", "--to", location)
     assert ended.code == 3, ended.err
@@ -173,3 +174,17 @@ def test_a_file_that_cannot_be_read_is_closed_at_once(tmp_path: Path) -> None:
         pass
     assert raised.value  # its traceback would keep the connection
     assert path not in [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+
+
+def test_what_can_be_read_ends_also_where_pages_point_back(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    pages = database(path)
+    data = path.read_bytes()
+    first, middle = (pages["bad"][place] for place in (1, len(pages["bad"]) // 2))
+    overwrite(path, middle, 0, data[(first - 1) * PAGE_BYTES : first * PAGE_BYTES])
+    overwrite(path, pages["bad"][-1], 0, b"\xff" * PAGE_BYTES)
+    with closing(sqlite3.connect(path)) as connection:
+        (table,) = (table for table in read_catalog(connection).tables if table.name == "bad")
+        found = readable(connection, table)
+    assert found.holes
+    assert ROWS // 3 < found.rows < ROWS
