@@ -173,6 +173,7 @@ ROWS = (
                 )
                 for name, moves, points in (
                     ("buckets", "bucket or sync", 8),
+                    ("repeated exports", "export-again or export-more", 8),
                     ("custody", "sign or receive or erase or grant or hold", 4),
                     ("followed databases", "follow or cutover or repair", 6),
                 )
@@ -203,7 +204,7 @@ ROWS = (
         200,
         tuple(
             _torture(name, f"tests/disk_faults -k 'many and ({name})'", MOVEOUT_DISK_FAULTS=12)
-            for name in ("restore or verify", "transfer", "export")
+            for name in ("restore or verify", "transfer", "export", "sign or receive or erase")
         ),
     ),
     Row(
