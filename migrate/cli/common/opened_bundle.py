@@ -15,7 +15,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
-from migrate.cli.common.options import case_words, locations_of
+from migrate.cli.common.options import locations_of, no_location_error
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Text, plain
@@ -92,9 +92,7 @@ def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[s
     rest = list(words)
     location = from_case or (Endpoint(rest.pop(0)) if rest else None)
     if location is None:
-        raise UsageError(
-            "no location is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
-        )
+        raise no_location_error()
     return location, rest
 
 

@@ -190,10 +190,15 @@ def one_location(locations: Sequence[str], fallback: Endpoint | None) -> Endpoin
     if locations:
         return Endpoint(locations[0])
     if fallback is None:
-        raise UsageError(
-            "no location is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
-        )
+        raise no_location_error()
     return fallback
+
+
+def no_location_error() -> UsageError:
+    """Return the error of a command that needs a location, where neither a word nor the case names one."""
+    return UsageError(
+        "no location is named", next_step=f"give a directory or s3://bucket/prefix, or {case_words()}"
+    )
 
 
 def case_here(case: Path | None, words: Sequence[str] | None) -> Path | None:
