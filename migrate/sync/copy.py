@@ -129,17 +129,18 @@ class SmallCopy(Struct):
                 else read_item.fetched
             )
             if fetched.error is None and fetched.body == read_item.fetched.body:
-                record_copied(
-                    self.context, self.outcome, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
-                )
+                self._record_unlike(read_item, written)
             else:
                 steps_again.append(read_item.step)
         self._copy(steps_again)
         for read_item, written in self._unlike:
-            record_copied(
-                self.context, self.outcome, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
-            )
+            self._record_unlike(read_item, written)
         self._unlike = []
+
+    def _record_unlike(self, read_item: Item, written: Written) -> None:
+        """Record an object whose bytes contradict its ETag, with that as a loss."""
+        loss = Loss(read_item.step.key, "ETag", UNLIKE)
+        record_copied(self.context, self.outcome, read_item, written, loss)
 
     def note_doubt(self, read_item: Item, written: Written) -> None:
         """Note an object that may have been damaged on the way from the source."""
