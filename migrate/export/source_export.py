@@ -48,10 +48,9 @@ from migrate.export.source_units import ExportRun, SourceUnits
 from migrate.export.unit_runner import same_position
 from migrate.runtime import malloc
 from migrate.runtime.progress import Progress, SourceTask
+from migrate.runtime.retry_pauses import RESTART_POLL_SECONDS, RESTART_SECONDS
 from migrate.storage.api import MultipartStore
 
-PATIENCE_SECONDS, OPEN_AGAIN_SECONDS = 90.0, 2.0
-"""After a snapshot was lost: how long to wait for its server, which may restart, and how often to try."""
 _EXPORTED_AGAIN = "the same command exports it again"
 LOST_IN_VAIN = 3
 """A source is left when so many snapshots in a row were lost before they brought more units than those before."""
@@ -141,10 +140,10 @@ class _SourceReading:
         run.room.check()
         run.room.keep(run.ledger.unit_count())
         most_units = lost_in_vain = 0
-        patience_seconds = 0.0
+        wait_seconds = 0.0
         while True:
             try:
-                self._read_snapshot(patience_seconds)
+                self._read_snapshot(wait_seconds)
             except SourceSnapshotLostError as exc:
                 units = 0 if self._is_finished else run.ledger.totals(name).units
                 lost_in_vain = 0 if units > most_units else lost_in_vain + 1
@@ -159,17 +158,17 @@ class _SourceReading:
                 run.ledger.forget(name)
                 _separate_groups(run, name)
             self._begin_snapshot()
-            patience_seconds = PATIENCE_SECONDS
+            wait_seconds = RESTART_SECONDS
 
     def _begin_snapshot(self) -> None:
         name = self._source.name
         self._run.progress.begin(f"snapshot {name}", items=0, size_bytes=0, of=SourceTask(name, 0.0))
 
-    def _read_snapshot(self, patience_seconds: float) -> None:
+    def _read_snapshot(self, wait_seconds: float) -> None:
         """Take a snapshot of the source, and export its units and what belongs to the whole of it."""
         run, source = self._run, self._source
         with ExitStack() as stack:
-            snapshot = self._open(stack, patience_seconds)
+            snapshot = self._open(stack, wait_seconds)
             self._workspace.on_listed = None  # what is listed from now on is the second count
             run.progress.begin(
                 f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
@@ -195,12 +194,12 @@ class _SourceReading:
             with counted_in_time(run.options.seal_time, snapshot):
                 self.summary = _finish_source(run, source, snapshot, before, complete=is_whole)
 
-    def _open(self, stack: ExitStack, patience_seconds: float) -> Snapshot:
+    def _open(self, stack: ExitStack, wait_seconds: float) -> Snapshot:
         """Take a snapshot, which the stack ends. Retry for some seconds where the source cannot be reached, such as
         while its server restarts. Wait no longer than until it is time to seal.
         """
         run, source = self._run, self._source
-        until = time.monotonic() + patience_seconds
+        until = time.monotonic() + wait_seconds
         with woken_at_the_seal(run.options.seal_time, source.url):
             while True:
                 try:
@@ -208,7 +207,7 @@ class _SourceReading:
                 except SourceUnreachableError as exc:
                     if run.options.seal_time.is_over:
                         raise run.options.seal_time.error(source.name) from exc
-                    if time.monotonic() >= until or run.unit_cancellation.wait(OPEN_AGAIN_SECONDS):
+                    if time.monotonic() >= until or run.unit_cancellation.wait(RESTART_POLL_SECONDS):
                         raise
                 except MoveoutError:
                     raise

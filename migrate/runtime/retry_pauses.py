@@ -9,6 +9,8 @@ from collections.abc import Callable
 from migrate.runtime.cancellation import CancellationToken
 
 _FIRST_SECONDS = 1.0
+RESTART_SECONDS, RESTART_POLL_SECONDS = 90.0, 2.0
+"""After a snapshot was lost: how long to wait for its server, which may restart, and how often to try."""
 
 
 class RetryPauses:

@@ -17,12 +17,11 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.retry_pauses import RESTART_POLL_SECONDS, RESTART_SECONDS
 
 _TABLE_COMPARISON = "migrate.verify.live_database:compare_database"
 
 _MOST_SNAPSHOTS = 3
-_PATIENCE_SECONDS, _AGAIN_SECONDS = 90.0, 2.0
-"""How long to wait for a server that restarts, and how often to try."""
 
 Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 """Takes a table (schema, name) and its digest in the live database, None for no table."""
@@ -68,12 +67,12 @@ def compare_source(request: ComparisonRequest) -> SourceComparison:
             return compare(request)
         except SourceUnreachableError as exc:
             if isinstance(exc, SourceSnapshotLostError):
-                lost, until = lost + 1, time.monotonic() + _PATIENCE_SECONDS
+                lost, until = lost + 1, time.monotonic() + RESTART_SECONDS
                 if lost < _MOST_SNAPSHOTS:
                     words = f"{request.source} is compared from its beginning, under a new snapshot"
                     request.progress.note(f"! {exc}; {words}")
             if lost == _MOST_SNAPSHOTS or time.monotonic() >= until:
                 raise
         request.progress.end(stopped=True)
-        cancellation.sleep(_AGAIN_SECONDS)
+        cancellation.sleep(RESTART_POLL_SECONDS)
         cancellation.check()

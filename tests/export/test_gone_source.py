@@ -102,7 +102,7 @@ class DyingStore(StoreWrapper):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Wait for no server that does not come back."""
-    monkeypatch.setattr(source_export_module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(source_export_module, "RESTART_SECONDS", 0.0)
     monkeypatch.setattr(unit_runner_module, "RETRY_WAITS", (0.0,))
     monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
 

@@ -175,7 +175,7 @@ class LostAtOnce(Numbers):
 def test_what_an_earlier_run_has_stays_where_the_first_snapshot_is_lost_and_nothing_comes(
     store, monkeypatch, is_gone
 ):
-    monkeypatch.setattr(source_export_module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(source_export_module, "RESTART_SECONDS", 0.0)
     assert export([Numbers(counted=96)], store, workers=1, progress=Silent()).exit_code == 3
 
     def break_off():
@@ -283,8 +283,8 @@ class Restarting(Numbers):
     ids=["a while", "for ever"],
 )
 def test_a_source_is_waited_for_until_it_begins_anew_but_not_for_ever(tmp_path, monkeypatch, refusals, ended):
-    monkeypatch.setattr(source_export_module, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(source_export_module, "OPEN_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(source_export_module, "RESTART_SECONDS", 1.0)
+    monkeypatch.setattr(source_export_module, "RESTART_POLL_SECONDS", 0.02)
     source = Restarting(refusals=refusals)
     source.on_export = source.lose_first
     with ended:

@@ -42,7 +42,7 @@ class Ending(Silent):
 @pytest.fixture
 def compared(kind, make, request, tmp_path, monkeypatch):
     """Compares an exported database with itself."""
-    monkeypatch.setattr(compare_module, "_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(compare_module, "RESTART_POLL_SECONDS", 0.1)
     url, end_sessions, connection = make(request.getfixturevalue(kind), rows=30_000)
     store = open_location(str(tmp_path / "bundle"))
     with open_sources({"app": Endpoint(url)}) as opened:
