@@ -564,10 +564,10 @@ def test_who_is_at_work_at_the_destination_is_asked_of_its_server(make_followed,
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (cutover, "read_digests"),
+        pytest.param(cutover, "read_digests", marks=pytest.mark.torture),
         (EarlyComparison, "begin"),
         (cutover, "digests_with_keys"),
-        (EarlyComparison, "take_round"),
+        pytest.param(EarlyComparison, "take_round", marks=pytest.mark.torture),
     ],
     ids=["reading both sides", "first comparison", "before changes are applied", "after they were"],
 )
