@@ -1,4 +1,6 @@
-"""Examines SQLite files as a source: whether they can be read, and whether there is room for the copy that is read."""
+"""Examines SQLite files as a source: whether they can be read, whether their schema is damaged, and whether there is room
+for the copy that is read.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from exporters.doctor import Examination, ExamineRequest, Finding, Fix, count_wo
 from exporters.errors import SourceError, SourceUsageError
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import check_library
+from exporters.sqlite.errors import is_of_damage
 from exporters.sqlite.files.backup import connected
 from exporters.sqlite.files.directory import find
 
@@ -20,10 +23,8 @@ def examine(request: ExamineRequest) -> Examination:
     check_library()
     address = parse_url(request.url)
     if not address.path.is_dir():
-        with connected(address):
-            pass
         files = [address]
-        findings = []
+        findings = list(_damage(address))
     else:
         listed = find(address.path)
         files = [address.below(name) for name in listed.databases]
@@ -51,10 +52,25 @@ def examine(request: ExamineRequest) -> Examination:
 
 def _unreadable(address: SqliteAddress) -> Iterator[Finding]:
     try:
-        with connected(address):
-            pass
+        yield from _damage(address)
     except SourceError as exc:
         yield _skipped(str(address.path), str(exc), exc.next_step)
+
+
+def _damage(address: SqliteAddress) -> Iterator[Finding]:
+    """Yield a finding where the schema is damaged. Raises ``SourceError`` where the file cannot be read."""
+    try:
+        with connected(address) as connection:
+            is_damaged = bool(connection.execute("PRAGMA writable_schema").fetchone()[0])
+        problem = "a part of its schema cannot be read"
+    except SourceError as exc:
+        if not is_of_damage(exc):
+            raise
+        is_damaged, problem = True, str(exc)
+    if is_damaged:
+        consequence = "What can be read of it is exported, and the file as it is."
+        advice = Fix("advice", "bring a backup of it along, if there is one")
+        yield Finding("loses", "damage", str(address.path), problem, consequence, advice)
 
 
 def _skipped(name: str, reason: str, advice: str = "") -> Finding:

@@ -107,6 +107,8 @@ def test_of_a_file_whose_schema_is_damaged_leaves_what_can_be_read_and_the_file_
         overwrite(path, 1, 100, b"\xff" * (PAGE_BYTES - 100))
     else:
         path.write_bytes(path.read_bytes().replace(b"CREATE TABLE bad", damage))
+    examined = " ".join(call("doctor", f"app=sqlite://{path}").out.split())
+    assert "a part of its schema cannot be read" in examined
     assert call("plan", f"app=sqlite://{path}").code == 0
     ended = call("export", f"app=sqlite://{path}", "--to", location)
     assert ended.code == 3, ended.err
@@ -154,6 +156,9 @@ def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     (folder / "junk.db").write_bytes(b"SQLite format 3\0" + b"junk" * 2000)
     database(folder / "torn.db")
     overwrite(folder / "torn.db", 1, 100, b"\xff" * (PAGE_BYTES - 100))
+    [examined] = call("doctor", f"app=sqlite://{folder}", "--json").json["result"]["examined"]
+    named = {finding["object"] for finding in examined["findings"] if finding["check"] == "damage"}
+    assert named == {str(folder / "junk.db"), str(folder / "torn.db")}
     planned = call("plan", f"app=sqlite://{folder}")
     assert planned.code == 0
     assert "junk.db" in planned.out + planned.err
