@@ -1,5 +1,5 @@
-"""Examines SQLite files as a source: whether they can be read, whether their schema is damaged, and whether there is room
-for the copy that is read.
+"""Examines SQLite files as a source: whether they can be read, whether their schema is damaged, and whether there is
+room for the copy that is read.
 """
 
 from __future__ import annotations
