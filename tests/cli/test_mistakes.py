@@ -121,9 +121,12 @@ def test_who_names_no_source_is_told_of_the_case_file_that_is_there(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert "moveout init writes one" in call("doctor").err
     (tmp_path / "moveout.toml").write_text("")
-    for command in ("discover", "verify", "ls", "restore"):
+    for command in ("discover", "verify", "ls", "restore", "export"):
         ended = call(command)
         assert (ended.code, "-c moveout.toml" in ended.err) == (2, True), ended.err
+    for command in ("doctor", "plan", "status"):  # they only look, and take it
+        ended = call(command)
+        assert (ended.code, "moveout.toml is empty" in ended.err) == (2, True), ended.err
 
 
 @pytest.mark.parametrize(
