@@ -433,7 +433,7 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
 def test_what_was_exported_of_a_server_can_be_restored_after_a_second_run_in_which_it_goes_away(
     postgres, other_postgres, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(source_export, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(source_export, "RESTART_SECONDS", 1.0)
     old, new, bundle = postgres.database(), other_postgres.database(), tmp_path / "bundle"
     late = [f"late{number}" for number in range(30)]
     rows = "SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 1000) i"
