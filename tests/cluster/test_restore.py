@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle.lease import Lease
-from migrate.restore.objects.lease import Folder
+from migrate.restore.objects.lease import RestoreFolder
 from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.own_objects import RESTORES
@@ -103,7 +103,7 @@ def test_histories_come_up_in_their_order(pair, minio, other_minio, tmp_path):
 def test_a_run_by_threads_waits_for_the_lease_of_another(bundle, destination):
     """5 with who has it, and nothing is written."""
     location = bundle(small=3)
-    folder = Folder(open_destination_bucket(destination.url))
+    folder = RestoreFolder(open_destination_bucket(destination.url))
     with Lease(open_location(folder.url), "restore", alone=False, beat_seconds=1):
         ended = call("restore", location, f"media={destination.url}")
     assert ended.code != 0

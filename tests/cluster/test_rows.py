@@ -75,7 +75,7 @@ def test_a_password_in_the_destinations_url_does_not_travel(pair, app, destinati
     _, words = app
     ended = call(*words[:-1], words[-1].replace("postgres@", "postgres:hush@"), *by(pair))
     assert ended.code == 2, ended.err
-    assert "holds a password" in ended.err
+    assert "has a password in it" in ended.err
     assert fetch(destination, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0] == 0
 
 

@@ -61,7 +61,7 @@ def test_what_a_delta_pass_cannot_change_is_named_with_who_can():
 def test_a_move_without_a_destination_does_not_look_for_its_switch():
     case = Case("app", None, {"app": Endpoint("sqlite:///app.db")}, None, None, {})
     move = FollowedMove(SimpleNamespace(), Endpoint("s3://away"), case, keeps_following=False)
-    assert (move.record, move.names, move.ahead()) == (None, [], set())
+    assert (move.record, move.names, move.with_later_changes()) == (None, [], set())
 
 
 def test_a_followed_database_comes_up_with_what_was_written_since(move):

@@ -103,7 +103,7 @@ def test_a_follow_that_does_not_end_is_busy(monkeypatch):
     monkeypatch.setattr(handover, "_HANDOVER_SECONDS", 0.01)
     followed = Followed(100)
     with pytest.raises(BusyError, match="app is still followed by another moveout"):
-        take_over(followed, CancellationToken())
+        take_over(followed, CancellationToken(), Silent().note)
     assert followed.times == 98
 
 
@@ -111,7 +111,7 @@ def test_a_cutover_that_is_stopped_waits_no_longer():
     stopped = CancellationToken()
     stopped.cancel()
     with pytest.raises(Cancelled):
-        take_over(Followed(100), stopped)
+        take_over(Followed(100), stopped, Silent().note)
 
 
 def test_nothing_is_followed_after_the_switch(tmp_path):
