@@ -53,7 +53,7 @@ class Walk(Struct):
             return f"{self._counted(count)} not the same on both sides ({self.example!r})"
         extra = self.different.get(Action.EXTRA, 0)
         if stuck := self.different.get(Action.STUCK, 0):
-            return f"{things(stuck, 'version')} cannot come to their location at the destination ({self.example!r})"
+            return f"{things(stuck, 'version')} cannot be put in their order at the destination ({self.example!r})"
         return f"{self._counted(extra)} only at the destination ({self.example!r}); --delete removes them"
 
     def _counted(self, count: int) -> str:

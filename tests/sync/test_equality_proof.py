@@ -152,7 +152,7 @@ def test_a_side_that_lists_out_of_order_is_walked_otherwise():
         ({Action.COPY: 2}, "2 objects are not the same on both sides ('k')"),
         ({Action.LOOK: 2}, "2 objects are not the same on both sides ('k')"),
         ({Action.EXTRA: 4}, "4 objects are only at the destination ('k'); --delete removes them"),
-        ({Action.EXTRA: 4, Action.STUCK: 5}, "5 versions cannot come to their location"),
+        ({Action.EXTRA: 4, Action.STUCK: 5}, "5 versions cannot be put in their order"),
     ],
 )
 def test_it_says_what_is_not_equal(different, sentence):
