@@ -5,11 +5,8 @@ boto3 carries only what is asked about the bucket.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import functools
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -23,9 +20,9 @@ from migrate.storage.object_lock import FileVersion, Lock, Mode
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy, RetryServer, RetryTimeout
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import translate
-from migrate.storage.s3.http.client import HttpClient, has_succeeded
+from migrate.storage.s3.http.client import HttpClient, require_success
 from migrate.storage.s3.http.concurrent_requests import Requests
-from migrate.storage.s3.http.messages import Request, client_error, plain
+from migrate.storage.s3.http.messages import XMLNS, Request, plain, xml_request
 from migrate.storage.s3.listing.pages import Pages
 
 T = TypeVar("T")
@@ -34,7 +31,6 @@ _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfigurati
 _LOOKS = {"GetObjectRetention", "GetObjectLegalHold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
 _NO_FILE = "moveout-no-such-file"
-_XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
@@ -146,8 +142,9 @@ class S3ObjectLock:
         """Return the fields of a lock, none where a version has none. Raises ``WrongAnswerError`` for what is no answer
         of S3's: it would pass for no lock.
         """
+        request = Request(operation, "GET", self._prefix + version.key, _which(version, subresource))
         try:
-            return self._of(version, operation, "GET", subresource, read=functools.partial(_fields, root))
+            return self._retry.run(lambda: _fields(root, request, self._exchange(request)))
         except _NoLockError:
             return {}
 
@@ -172,45 +169,36 @@ class S3ObjectLock:
 
     def _retain(self, version: FileVersion, fields: str, *, bypasses: bool) -> None:
         headers = {"x-amz-bypass-governance-retention": "true"} if bypasses else {}
-        body = f"<Retention {_XMLNS}>{fields}</Retention>"
-        self._of(version, "PutObjectRetention", "PUT", "retention", body, headers)
+        text = f"<Retention {XMLNS}>{fields}</Retention>"
+        self._put(version, "PutObjectRetention", "retention", text, headers)
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:
         """See ``ObjectLock.set_legal``."""
-        body = f"<LegalHold {_XMLNS}><Status>{'ON' if on else 'OFF'}</Status></LegalHold>"
-        self._of(version, "PutObjectLegalHold", "PUT", "legal-hold", body)
+        text = f"<LegalHold {XMLNS}><Status>{'ON' if on else 'OFF'}</Status></LegalHold>"
+        self._put(version, "PutObjectLegalHold", "legal-hold", text)
 
     def remove(self, version: FileVersion) -> None:
         """See ``ObjectLock.remove``. What is gone already is gone."""
-        try:
-            self._of(version, "DeleteObject", "DELETE")
-        except GoneError:
-            return
+        request = Request("DeleteObject", "DELETE", self._prefix + version.key, _which(version))
+        with contextlib.suppress(GoneError):
+            self._retry.run(lambda: self._exchange(request))
 
-    def _of(
+    def _put(
         self,
         version: FileVersion,
         operation: str,
-        method: str,
-        subresource: str = "",
-        text: str = "",
+        subresource: str,
+        text: str,
         headers: Mapping[str, str] | None = None,
-        read: Callable[[Request, bytes], dict[str, str]] = lambda _, __: {},
-    ) -> dict[str, str]:
-        """Return what ``read`` makes of the body of the answer to a request about a version."""
-        query = ({subresource: ""} if subresource else {}) | ({"versionId": version.id} if version.id else {})
-        body, sent = text.encode(), dict(headers or {})
-        if body:
-            md5 = hashlib.md5(body, usedforsecurity=False).digest()
-            sent |= {"Content-MD5": base64.b64encode(md5).decode(), "Content-Type": "application/xml"}
-        request = Request(operation, method, self._prefix + version.key, query, sent, body)
-        return self._retry.run(lambda: read(request, self._exchange(request)))
+    ) -> None:
+        key, query = self._prefix + version.key, _which(version, subresource)
+        request = xml_request(operation, "PUT", key, query, text, headers)
+        self._retry.run(lambda: self._exchange(request))
 
     def _exchange(self, request: Request) -> bytes:
         try:
             response = self._http.exchange(request)
-            if not has_succeeded(request, response):
-                raise client_error(request, response)
+            require_success(request, response)
         except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as exc:
             raise self._translated(exc, request.operation, request.key) from exc
         self._look_at(response.headers)
@@ -228,19 +216,14 @@ class S3ObjectLock:
         self._look_at(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
         return response
 
-    def _named(self, key: str) -> str:
-        return f"s3://{self._bucket}/{key}"
-
     def _translated(self, exc: Exception, operation: str, key: str) -> MoveoutError:
         code = exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
         if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
             return _NoLockError(str(exc))
-        error = translate(exc, self._named(key))
-        return (
-            NotAllowedError(str(error), next_step=_HELD)
-            if code in {"InvalidRequest", "ObjectLocked"}
-            else error
-        )
+        error = translate(exc, f"s3://{self._bucket}/{key}")
+        if code in {"InvalidRequest", "ObjectLocked"}:
+            return NotAllowedError(str(error), next_step=_HELD)
+        return error
 
     def _look_at(self, headers: Mapping[str, str]) -> None:
         self._server = headers.get("server", "")
@@ -252,6 +235,11 @@ class S3ObjectLock:
         with contextlib.suppress(ValueError, TypeError):
             ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
             self._ahead = timedelta() if abs(ahead) < _AGREES else ahead
+
+
+def _which(version: FileVersion, subresource: str = "") -> dict[str, str]:
+    """Return the query that names a version, or something of it."""
+    return ({subresource: ""} if subresource else {}) | ({"versionId": version.id} if version.id else {})
 
 
 def _fields(root: str, request: Request, body: bytes) -> dict[str, str]:

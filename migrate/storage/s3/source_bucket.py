@@ -6,8 +6,6 @@ Implements ``exporters.bucket_api.Bucket``; the errors of this side of the fence
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +53,7 @@ from migrate.storage.s3.http.messages import (
     Response,
     concerns_bucket,
     error_code,
+    xml_request,
 )
 from migrate.storage.s3.http.read_responses import (
     acl_query,
@@ -603,10 +602,8 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
 
 def restore_request(key: str, which: Mapping[str, str], days: int, tier: str) -> Request:
     """Return the request that asks for an object (``which``: its version) by a tier."""
-    body = _BODY.format(days=days, tier=tier).encode()
-    md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-    headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
-    return Request("RestoreObject", "POST", key, {"restore": "", **which}, headers, body)
+    text = _BODY.format(days=days, tier=tier)
+    return xml_request("RestoreObject", "POST", key, {"restore": "", **which}, text)
 
 
 def is_under_way(error: MoveoutError) -> bool:

@@ -56,8 +56,8 @@ from migrate.storage.s3.errors import (
     required_field,
     translate,
 )
-from migrate.storage.s3.http.client import HttpClient, has_succeeded
-from migrate.storage.s3.http.messages import Request, Response, client_error, error_code, plain
+from migrate.storage.s3.http.client import HttpClient, require_success
+from migrate.storage.s3.http.messages import Request, Response, error_code, plain
 from migrate.storage.s3.listing.pages import (
     LoopDetector,
     objects_request,
@@ -325,8 +325,7 @@ class S3Store(BaseStore):
         """Send a request about a whole key, or about the bucket. Raises what is yet to be translated."""
         with self._http.inflight.sending(len(request.body), self._cancellation):
             response = self._http.exchange(request)
-            if not has_succeeded(request, response):
-                raise client_error(request, response)
+            require_success(request, response)
         return response
 
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:

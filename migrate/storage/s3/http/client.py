@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import botocore.exceptions as boto_errors
 import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
@@ -293,17 +294,21 @@ class PendingResponse:
 
 def successful(request: Request, response: Response, what: str) -> Response:
     """Return a response with a status of 2xx. Raises ``MoveoutError`` for any other."""
-    if has_succeeded(request, response):
-        return response
-    error = client_error(request, response)
-    raise translate(error, what) from error
+    try:
+        require_success(request, response)
+    except boto_errors.ClientError as exc:
+        raise translate(exc, what) from exc
+    return response
 
 
-def has_succeeded(request: Request, response: Response) -> bool:
-    """Tell whether a request succeeded. One that writes has then passed its point ``after``."""
-    if response.is_success and request.method not in READING:
+def require_success(request: Request, response: Response) -> None:
+    """Raise ``ClientError``, which is yet to be translated, unless a request succeeded. One that writes has passed its
+    point ``after`` then.
+    """
+    if not response.is_success:
+        raise client_error(request, response)
+    if request.method not in READING:
         reached(f"s3.{request.operation}.after")
-    return response.is_success
 
 
 def _close_all(idle: deque[tuple[float, Connection]]) -> None:

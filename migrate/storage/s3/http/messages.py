@@ -21,6 +21,8 @@ from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError, WrongAnswerError
 
 Headers = Mapping[str, str]
+XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+"""The namespace of XML that is sent to S3."""
 READING = {"GET", "HEAD"}
 """The methods of requests that change nothing at the server."""
 NO_REASON = "no reason is given; so is answered what is encrypted by a key that its owner has (SSE-C)"
@@ -151,9 +153,27 @@ def without_checksums(request: Request) -> Request:
     """Return a request without headers of checksums. A body goes with its MD5, which every server checks."""
     headers = {name: value for name, value in request.headers.items() if not name.startswith(_CHECKSUMS)}
     if request.body and request.method == "PUT" and "Content-MD5" not in headers:
-        md5 = hashlib.md5(request.body, usedforsecurity=False).digest()
-        headers["Content-MD5"] = base64.b64encode(md5).decode()
+        headers["Content-MD5"] = content_md5(request.body)
     return replace(request, headers=headers)
+
+
+def content_md5(body: bytes) -> str:
+    """Return the header Content-MD5 of a body."""
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def xml_request(
+    operation: str,
+    method: str,
+    key: str,
+    query: Mapping[str, str],
+    text: str,
+    headers: Headers | None = None,
+) -> Request:
+    """Return a request whose body is XML. S3 requires the MD5 of such a body."""
+    body = text.encode()
+    own_headers = {"Content-MD5": content_md5(body), "Content-Type": "application/xml"}
+    return Request(operation, method, key, query, {**own_headers, **(headers or {})}, body)
 
 
 def requested_bytes(request: Request) -> int | None:

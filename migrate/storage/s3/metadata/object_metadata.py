@@ -4,8 +4,6 @@ a version that is there.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from email.header import Header
@@ -17,7 +15,7 @@ from msgspec import Struct, field
 from exporters.bucket_api import STANDARD_HEADERS, ObjectSummary
 from exporters.lossless_text import latin_1_text
 from migrate.storage.checksums import crc64nvme, to_header
-from migrate.storage.s3.http.messages import Request
+from migrate.storage.s3.http.messages import XMLNS, Request, content_md5, xml_request
 from migrate.storage.s3.http.read_responses import which
 
 PUT_BYTES = 32 * 2**20
@@ -59,13 +57,12 @@ def is_md5(etag: str) -> bool:
 
 def put_request(described: Description, body: bytes) -> Request:
     """Return the request that writes an object whole, with its checksums."""
-    md5 = hashlib.md5(body, usedforsecurity=False).digest()
     # Where the source keeps a checksum of the whole object, the destination keeps it too.
     own_checksum = _own_checksum(described.checksums)
     algorithm, checksum = own_checksum or ("crc64nvme", to_header(crc64nvme(body)))
     headers = {
         **described_headers(described),
-        "Content-MD5": base64.b64encode(md5).decode(),
+        "Content-MD5": content_md5(body),
         f"x-amz-checksum-{algorithm}": checksum,
     }
     return Request("PutObject", "PUT", described.key, headers=headers, body=body)
@@ -139,7 +136,6 @@ def _tagging(tags: Mapping[str, str]) -> str:
 # ``DestinationBucket.amend`` sends them.
 _PRIVATE = "private"
 """The canned ACL of what is its owner's alone."""
-_XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
 def tags_change(summary: ObjectSummary, tags: Mapping[str, str]) -> Request:
@@ -150,20 +146,20 @@ def tags_change(summary: ObjectSummary, tags: Mapping[str, str]) -> Request:
     listed = "".join(
         f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in tags.items()
     )
-    body = f"<Tagging {_XMLNS}><TagSet>{listed}</TagSet></Tagging>"
+    body = f"<Tagging {XMLNS}><TagSet>{listed}</TagSet></Tagging>"
     return _change("PutObjectTagging", summary, "tagging", body)
 
 
 def retention_change(summary: ObjectSummary, mode: str, until: str) -> Request:
     """Return the request that locks a version; no lock is shortened by it."""
-    body = f"<Retention {_XMLNS}><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+    body = f"<Retention {XMLNS}><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
     return _change("PutObjectRetention", summary, "retention", body)
 
 
 def hold_change(summary: ObjectSummary) -> Request:
     """Return the request that puts a legal hold on a version."""
     return _change(
-        "PutObjectLegalHold", summary, "legal-hold", f"<LegalHold {_XMLNS}><Status>ON</Status></LegalHold>"
+        "PutObjectLegalHold", summary, "legal-hold", f"<LegalHold {XMLNS}><Status>ON</Status></LegalHold>"
     )
 
 
@@ -174,7 +170,4 @@ def acl_change(summary: ObjectSummary, acl: str) -> Request:
 
 
 def _change(operation: str, summary: ObjectSummary, what: str, text: str) -> Request:
-    body = text.encode()
-    md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-    headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
-    return Request(operation, "PUT", summary.key, {what: ""} | which(summary), headers, body)
+    return xml_request(operation, "PUT", summary.key, {what: ""} | which(summary), text)
