@@ -74,7 +74,7 @@ def keep_alive(number: int) -> None:
                 other.setsockopt(socket.IPPROTO_TCP, known, value)
         with suppress(AttributeError):
             other.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, _RESEND_MS)
-            # Sent again that often, it would be given up after two minutes, unless it is said how long to go on.
+            # Sent again that often, it would be given up after two minutes; TCP_USER_TIMEOUT sets how long it goes on.
             hours_ms = 1000 * _KEEP_ALIVE["TCP_KEEPINTVL"] * _KEEP_ALIVE["TCP_KEEPCNT"]
             if not other.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
                 other.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, hours_ms)

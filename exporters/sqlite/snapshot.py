@@ -100,21 +100,21 @@ class SqliteSnapshot:
                 self._met_damage = self._met_damage or is_damage(exc)
                 if not is_damage(exc) or not table.rowid:
                     raise
-            found = readable(connection, table, tuple(unit.spec["range"]))
+            part = readable(connection, table, tuple(unit.spec["range"]))
             outcome = export_rows(
-                self._readable_batches(connection, table, found),
+                self._readable_batches(connection, table, part),
                 layout=layout,
                 sink=sink,
                 spec=unit.spec,
                 facts=facts,
             )
-        gaps = [Gap(f"{SCHEMA}.{table.name}", "failed", reason) for reason in found.reasons()]
+        gaps = [Gap(f"{SCHEMA}.{table.name}", "failed", reason) for reason in part.reasons()]
         return replace(outcome, gaps=[*outcome.gaps, *gaps])
 
     def _readable_batches(
-        self, connection: sqlite3.Connection, table: SqliteTable, found: Readable
+        self, connection: sqlite3.Connection, table: SqliteTable, part: Readable
     ) -> Iterator[Batch | LongCells]:
-        for stretch in found.stretches:
+        for stretch in part.stretches:
             largest = self._sizes[table.name].largest_bytes
             yield from read_stretch(connection, table, stretch, largest_bytes=largest)
 

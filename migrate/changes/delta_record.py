@@ -5,7 +5,7 @@ that has not ended, one file for each table that it writes to: ``changes/<source
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -19,6 +19,7 @@ from migrate.storage.api import Store
 
 _NAME, _TABLES = "delta.json", "delta/"
 VERSION = 1
+T = TypeVar("T")
 TableState = tuple[str, int, str]
 """The rows of a table: how their digest is computed, how many there are, and the digest in hex."""
 
@@ -68,15 +69,10 @@ def note_written(store: Store, source: str, table: WrittenTable) -> None:
 
 def written_tables(store: Store, source: str, passes: int) -> list[WrittenTable]:
     """Return the tables to which a pass has written that has not ended, after so many. Raises ``DamageError``."""
-    tables = []
-    for info in store.list(f"{folder(source)}{_TABLES}"):
-        value = canonical_json.decode(store.read(info.key), info.key, version=VERSION)
-        del value["version"]
-        try:
-            tables.append(msgspec.convert(value, WrittenTable))
-        except msgspec.ValidationError as exc:
-            expected, found = "a table that a delta pass writes to", f"something else ({exc})"
-            raise DamageError(info.key, expected=expected, found=found) from exc
+    tables = [
+        _read(store, info.key, WrittenTable, "a table that a delta pass writes to")
+        for info in store.list(f"{folder(source)}{_TABLES}")
+    ]
     return [table for table in tables if table.passes == passes]
 
 
@@ -102,17 +98,22 @@ def read_delta(store: Store, source: str) -> DeltaRecord | None:
     """Return the record of a source, None where it has no delta passes. Raises ``DamageError``."""
     key = f"{folder(source)}{_NAME}"
     try:
-        value = canonical_json.decode(store.read(key), key, version=VERSION)
+        record = _read(store, key, DeltaRecord, "a record of delta passes")
     except GoneError:
         return None
-    try:
-        del value["version"]
-        record = msgspec.convert(value, DeltaRecord)
-    except msgspec.ValidationError as exc:
-        raise DamageError(key, expected="a record of delta passes", found=f"something else ({exc})") from exc
     if not is_time(record.at):
         raise DamageError(key, expected="a time", found=repr(record.at))
     return record
+
+
+def _read(store: Store, key: str, kind: type[T], expected: str) -> T:
+    """Return what a file has. Raises ``GoneError``, and ``DamageError`` where it has something else."""
+    value = canonical_json.decode(store.read(key), key, version=VERSION)
+    del value["version"]
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        raise DamageError(key, expected=expected, found=f"something else ({exc})") from exc
 
 
 def write_delta(store: Store, record: DeltaRecord) -> None:

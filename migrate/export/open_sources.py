@@ -1,5 +1,5 @@
 """Opens sources: finds the exporter of a URL, and gives it clients and secrets. A source that cannot be opened becomes
-a ``UnreadableSource``, so that an export continues with the others.
+an ``UnreadableSource``, so that an export continues with the others.
 """
 
 from __future__ import annotations

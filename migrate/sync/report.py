@@ -6,7 +6,7 @@ losses.parquet                    what the destination does not have of the obje
 bundle
 extra.parquet                     what only the destination has
 deleted/<time>-….parquet          what was removed at the destination then
-capabilities.json, cutover.json   what was found out about the destination; the last proof that both sides were
+capabilities.json, cutover.json   what the destination can hold; the last proof that both sides were
 equal
 """
 

@@ -107,8 +107,10 @@ class SqliteTableWriter:
         marks = [literal(value) if type(value) is RawText else "?" for value in values]
         condition = " AND ".join(f"{names[index]} IS {marks[index]}" for index in self._key)
         if self._others:
-            others, wanted = (", ".join(words[index] for index in self._others) for words in (names, marks))
-            condition += f" AND ({others}) IS ({wanted})"
+            others, their_marks = (
+                ", ".join(words[index] for index in self._others) for words in (names, marks)
+            )
+            condition += f" AND ({others}) IS ({their_marks})"
         return f"DELETE FROM {quote_name(self._table.name)} WHERE {condition}"
 
     def _add(self, texts: Sequence[bytes]) -> None:
