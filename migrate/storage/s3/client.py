@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 """As botocore has it: buckets that are older than today's rules have other names."""
+_PAYER = "request_payer"
+_PAYS = f"{_PAYER}=requester"
+"""As the AWS CLI calls it."""
 MAX_CONNECTIONS = 64
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _building = threading.Lock()
@@ -53,7 +56,8 @@ and both register its handlers.
 class S3Location(WithSecrets, frozen=True):
     """A parsed ``s3://`` URL. ``bucket`` is empty where it names a whole account. ``prefix`` is empty or ends with a
     slash where it names a location. ``CUSTOMER_KEY``
-    may be among the secrets, in base64.
+    may be among the secrets, in base64. ``requester_pays``: these credentials pay for what they read of a bucket of
+    somebody else, and each request says so.
     """
 
     SECRETS: ClassVar[frozenset[str]] = frozenset({"secrets"})
@@ -62,6 +66,7 @@ class S3Location(WithSecrets, frozen=True):
     prefix: str
     profile: str | None
     secrets: Mapping[str, str] = field(default_factory=dict)
+    requester_pays: bool = False
 
     @property
     def folder(self) -> str:
@@ -71,9 +76,17 @@ class S3Location(WithSecrets, frozen=True):
     @property
     def url(self) -> str:
         """The URL again; it never holds secrets."""
-        query = f"?profile={self.profile}" if self.profile else ""
+        options = [f"profile={self.profile}"] if self.profile else []
+        if self.requester_pays:
+            options.append(_PAYS)
+        query = f"?{'&'.join(options)}" if options else ""
         slash = "/" if self.bucket else ""
         return f"s3://{self.bucket}{slash}{quote(self.prefix)}{query}"
+
+    @property
+    def constant_headers(self) -> Mapping[str, str]:
+        """The headers that every request of this location has (Amazon S3 user guide, "Requester Pays buckets")."""
+        return {"x-amz-request-payer": "requester"} if self.requester_pays else {}
 
 
 def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
@@ -125,16 +138,22 @@ def _parse(url: str, secrets: Mapping[str, str] | None) -> S3Location:
     if "#" in url:
         raise UsageError(f"{url!r}: an s3:// URL takes no #", next_step="in a prefix write it as %23")
     query = parse_qs(parts.query, keep_blank_values=True)
-    unknown = sorted(set(query) - {"profile", CUSTOMER_KEY})
+    unknown = sorted(set(query) - {"profile", CUSTOMER_KEY, _PAYER})
     if unknown:
         raise UsageError(
-            f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes profile=NAME, and sse_c=file:PATH of a source"
+            f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes profile=NAME, {_PAYS},"
+            " and sse_c=file:PATH of a source"
+        )
+    if query.get(_PAYER, ["requester"]) != ["requester"]:
+        raise UsageError(
+            f"{url!r}: {_PAYER} is requester or nothing", next_step=f"write {_PAYS}, or leave it out"
         )
     profiles = query.get("profile")
     known = dict(secrets or {})
     if CUSTOMER_KEY in query:
         known[CUSTOMER_KEY] = _key(query[CUSTOMER_KEY][0])
-    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, known)
+    prefix, profile = unquote(parts.path.lstrip("/")), profiles[0] if profiles else None
+    return S3Location(parts.netloc, prefix, profile, known, requester_pays=_PAYER in query)
 
 
 def _key(reference: str) -> str:
@@ -269,7 +288,7 @@ def client(
         ) from exc
     if not asks_silent:
         made.meta.events.register("before-send.s3", functools.partial(_refuse_silent, s3_location.url))
-    made.meta.events.register("before-call.s3", _begin_call)
+    made.meta.events.register("before-call.s3", functools.partial(_begin_call, s3_location.constant_headers))
     made.meta.events.register("after-call.s3", _end_call)
     return made
 
@@ -295,7 +314,8 @@ def _refuse_silent(url: str, **_: Any) -> None:
         raise error
 
 
-def _begin_call(model: Any, **_: Any) -> None:
+def _begin_call(headers: Mapping[str, str], model: Any, params: Any, **_: Any) -> None:
+    params["headers"].update(headers)
     if model.http["method"] not in READING:
         reached(f"s3.{model.name}.before")
 

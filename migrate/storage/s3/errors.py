@@ -156,11 +156,8 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
             next_step="retrieve it first, then run the same command again",
         )
     if code in _DENIED or status in {401, 403}:
-        usual = f"check the credentials, and that they permit {exc.operation_name} here"
-        # What has no words of the server's may have its date.
-        is_skewed = code == str(status) and _is_skewed(metadata.get("HTTPHeaders", {}).get("date"))
-        meaning = "RequestTimeTooSkewed" if is_skewed else code
-        return NotAllowedError(message, about=what, next_step=_DENIED_NEXT.get(meaning, usual))
+        next_step = _of_denial(code, status, metadata.get("HTTPHeaders", {}), exc.operation_name)
+        return NotAllowedError(message, about=what, next_step=next_step)
     if code in _GONE or status == 404:
         return GoneError(message, about=what, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:
@@ -172,6 +169,16 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     if code in _PASSING or status >= 500:
         return UnreachableError(message, about=what, next_step="run the same command again")
     return MoveoutError(message, about=what, next_step=_of_redirect(metadata.get("HTTPHeaders", {})))
+
+
+def _of_denial(code: str, status: int, headers: Mapping[str, str], operation: str) -> str:
+    """Return what to do where access is denied. What has no words of the server's may have its date."""
+    meaning = "RequestTimeTooSkewed" if code == str(status) and _is_skewed(headers.get("date")) else code
+    if meaning in _DENIED_NEXT:
+        return _DENIED_NEXT[meaning]
+    payer = "; where who reads has to pay, add request_payer=requester to the URL"
+    usual = f"check the credentials, and that they permit {operation} here"
+    return usual + payer * (headers.get("server") == "AmazonS3")
 
 
 def _of_redirect(headers: Mapping[str, str]) -> str:

@@ -101,7 +101,8 @@ class HttpClient:
         """Send to the endpoint of a boto3 client, in its region."""
         url = urlsplit(boto.generate_presigned_url("head_bucket", Params={"Bucket": self.bucket}))
         self._region = boto.meta.region_name or "us-east-1"
-        self._signer = Signer(self._session.get_credentials(), self._region, url.netloc)
+        headers = self._location.constant_headers
+        self._signer = Signer(self._session.get_credentials(), self._region, url.netloc, headers)
         self._root = url.path.rstrip("/") + "/"
         is_secure = url.scheme == "https"
         address = (url.hostname or "", url.port or (443 if is_secure else 80))

@@ -12,7 +12,7 @@ from msgspec import Struct
 from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError
 from migrate.storage.s3.errors import CREDENTIAL_ERRORS, no_credentials
-from migrate.storage.s3.http.messages import READING, Request, encoded_query
+from migrate.storage.s3.http.messages import READING, Headers, Request, encoded_query
 
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _AMZ = "x-amz-"
@@ -22,11 +22,13 @@ _Common = tuple[int, tuple[tuple[str, str], ...]]
 
 class Signer:
     """Builds and signs request heads (S3 API reference, "Authenticating requests: using the Authorization header").
-    The body stays unsigned: there is none, or a checksum goes along with it.
+    The body stays unsigned: there is none, or a checksum goes along with it. ``headers`` (x-amz-*) go with every
+    request.
     """
 
-    def __init__(self, credentials: Any, region: str, host: str) -> None:
+    def __init__(self, credentials: Any, region: str, host: str, headers: Headers | None = None) -> None:
         self._credentials, self._region, self._host = credentials, region, host
+        self._headers = headers or {}
         self._cached: dict[_Common, _Constant] = {}
 
     def head(self, request: Request, path: str, origin: str = "") -> bytes:
@@ -63,7 +65,8 @@ class Signer:
         except CREDENTIAL_ERRORS as exc:  # those of a login, or of a role, end and are fetched anew
             raise no_credentials(exc, self._host) from exc
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
-        signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now, **dict(amz)}
+        signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now}
+        signed.update(self._headers, **dict(amz))
         if frozen.token:
             signed["x-amz-security-token"] = frozen.token
         names = sorted(signed)
