@@ -90,6 +90,38 @@ def test_a_collation_that_the_destination_lacks_costs_no_rows(postgres, other_po
         assert fetch(destination, query) == fetch(url, query)
 
 
+def test_partitions_by_a_collation_that_the_destination_lacks_keep_their_rows(
+    postgres, other_postgres, tmp_path
+):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url,
+        """SET allow_system_table_mods = on;
+        CREATE COLLATION pg_catalog."only here" (provider = icu, locale = 'en');
+        CREATE TABLE fits (a text) PARTITION BY LIST (lower(a) COLLATE "only here");
+        CREATE TABLE fits_1 PARTITION OF fits FOR VALUES IN ('m'); INSERT INTO fits VALUES ('M');
+        CREATE TABLE k (a text, b int) PARTITION BY RANGE (a COLLATE "only here");
+        CREATE TABLE k_1 PARTITION OF k FOR VALUES FROM ('a') TO ('n');
+        CREATE TABLE k_2 PARTITION OF k FOR VALUES FROM ('n') TO ('z');
+        INSERT INTO k VALUES ('m', 1), ('B', 2), ('p', 3); CREATE INDEX ON k (b)""",
+    )
+    assert export_database(url, tmp_path).complete
+    reader = read_bundle(tmp_path)
+    outcome = restore_from(reader, "app", destination)
+    assert outcome.findings == ()
+    assert [one.partition(": ")[0] for one in outcome.left_out] == [
+        'collation "only here" of the partition key of TABLE public.fits',
+        'collation "only here" of the partition key of TABLE public.k',
+        "TABLE ATTACH public.k_1",
+        "INDEX ATTACH public.k_1_b_idx",
+    ]
+    assert differences(reader, destination) == []
+    rows = "SELECT a, tableoid::regclass::text FROM {} ORDER BY 1"
+    assert fetch(destination, rows.format("fits")) == [("M", "fits_1")]
+    assert fetch(destination, rows.format("k")) == [("p", "k_2")]
+    assert fetch(destination, rows.format("k_1")) == [("B", "k_1"), ("m", "k_1")]
+
+
 def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgres, tmp_path, monkeypatch):
     url, destination = postgres.database(), login(other_postgres, "occupant")
     run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO occupant")

@@ -80,7 +80,10 @@ def reordered(
 ) -> Reordered | None:
     """Return how an entry's table, which is there, is made in this order; None where that is unknown."""
     statement = parse_statement(entry)
-    if statement is None or (inherits := _INHERITS.match(statement.after)) is None:
+    if statement is None:
+        return None
+    end_of_list = b"".join(clause.sql for clause in statement.after)
+    if (inherits := _INHERITS.match(end_of_list)) is None:
         return None
     label = quote_qualified(entry.schema, entry.name)
     version = connection.info.server_version
@@ -97,7 +100,7 @@ def reordered(
     body = b",\n    ".join(elements)
     alter = b"\nALTER TABLE ONLY " + label.encode() + b" INHERIT "
     parents = b"".join(alter + parent + b";" for parent in re.findall(QUALIFIED, inherits[1]))
-    after = b"\n)" + statement.after[inherits.end() :] + statement.ending()
+    after = b"\n)" + end_of_list[inherits.end() :] + statement.ending()
     sql = statement.before + b"\n    " + body + after + parents + b"\n"
     inherited = [name for name in order if not columns[name][1]]
     names = [_text(name) for name, _, local in constraints if not local]

@@ -1,6 +1,6 @@
 """Clauses of pg_dump's statements without which an object can be made all the same: defaults, generation expressions,
-collations and checks of tables, types and domains, storage parameters, options of foreign data wrappers, servers and
-user mappings. Pure: no I/O.
+collations and checks of tables, types and domains, collations of partition keys, storage parameters, options of foreign
+data wrappers, servers and user mappings. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _OPTIONS = re.compile(
     rb"^CREATE (?:FOREIGN DATA WRAPPER|SERVER|USER MAPPING FOR) [^\n]*?(?= OPTIONS \(\n)", re.MULTILINE
 )
 _WITH_OPTIONS = frozenset({"FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING"})
+_OF_KEY = re.compile(rb" COLLATE (" + QUALIFIED + rb"|" + NAME + rb")")
+"""The collation of a partition key, where it is not that of the column."""
 _PARAMETER = rb"[^=,()]+=(?:'(?:[^']|'')*'|[^',()]+)"
 _PARAMETERS = re.compile(rb"\nWITH \((" + _PARAMETER + rb"(?:, " + _PARAMETER + rb")*)\)")
 _OF_KEYWORD = {
@@ -78,30 +80,33 @@ Element = Sequence[Clause]
 
 
 class Statement(Struct, frozen=True):
-    """A statement with a list, whose elements are made of clauses. ``bare``: the same without any element.
-    ``parameters``: how the object is stored, at the end of the statement. ``more``: what of its entry follows.
+    """A statement with a list, whose elements are made of clauses. ``after``: the end of the list, and a partition key.
+    ``bare``: the same without any element. ``parameters``: how the object is stored, at the end of the statement.
+    ``more``: what of its entry follows.
     """
 
     before: bytes
     elements: Sequence[Element]
     separator: bytes
-    after: bytes
+    after: Element
     bare: bytes
     parameters: Sequence[Clause] = ()
     more: Sequence[Clause] = ()
 
     def optional(self) -> list[Clause]:
         """Return the clauses that may be left out, in their order."""
-        every = (clause for element in (*self.elements, self.parameters, self.more) for clause in element)
+        parts = (*self.elements, self.after, self.parameters, self.more)
+        every = (clause for element in parts for clause in element)
         return [clause for clause in every if clause.label]
 
     def without(self, clauses: Collection[Clause]) -> bytes:
         """Return the SQL without these clauses."""
-        every = (
-            b"".join(clause.sql for clause in element if clause not in clauses) for element in self.elements
+        *every, after = (
+            b"".join(clause.sql for clause in element if clause not in clauses)
+            for element in (*self.elements, self.after)
         )
         elements = [sql for sql in every if sql.strip()]
-        statement = self.before + self.separator.join(elements) + self.after if elements else self.bare
+        statement = self.before + self.separator.join(elements) + after if elements else self.bare
         return statement + self.ending(clauses)
 
     def ending(self, clauses: Collection[Clause] = ()) -> bytes:
@@ -192,7 +197,19 @@ def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -
     parameters = [_parameter(text) for text in re.findall(_PARAMETER, stored[1])] if stored else []
     more = [Clause(sql[stored.end() if stored else end : end + 1])]
     more += [_following(sql[start:stop]) for start, stop in pairwise([*(at + 1 for at in ends), len(sql)])]
-    return Statement(before, elements, b",", after, bare, parameters, more)
+    return Statement(before, elements, b",", _partition_key(after), bare, parameters, more)
+
+
+def _partition_key(after: bytes) -> Element:
+    """Cut what follows the columns of a table at the collations of its partition key."""
+    collations = list(_OF_KEY.finditer(after))
+    starts = [0, *(match.end() for match in collations)]
+    ends = [*(match.start() for match in collations), len(after)]
+    clauses = [Clause(after[start:end]) for start, end in zip(starts, ends, strict=True)]
+    for number, match in enumerate(collations):
+        label = f"{COLLATION} {_text(match[1])} of the partition key"
+        clauses.insert(2 * number + 1, Clause(match[0], label))
+    return clauses
 
 
 def _parameter(text: bytes) -> Clause:
@@ -254,7 +271,7 @@ def _grants(sql: bytes) -> Statement:
         for privilege in match["privileges"].split(b","):
             statement = sql[match.start("statement") : first] + privilege + sql[last:end]
             clauses.append(Clause(sql[start : match.start("statement")] + statement, _text(statement[:-1])))
-    return Statement(b"", [clauses], b"", b"", b"")
+    return Statement(b"", [clauses], b"", (), b"")
 
 
 def _domain(sql: bytes, position: int) -> Statement:
@@ -263,7 +280,7 @@ def _domain(sql: bytes, position: int) -> Statement:
     for (start, label), (end, _) in pairwise(starts):
         elements.append([Clause(sql[start:end], label)])
     first, last = starts[0][0], starts[-1][0]
-    return Statement(sql[:first], elements, b"", sql[last:], sql[:first] + sql[last:])
+    return Statement(sql[:first], elements, b"", [Clause(sql[last:])], sql[:first] + sql[last:])
 
 
 def _domain_clauses(sql: bytes, position: int) -> Iterator[tuple[int, str]]:

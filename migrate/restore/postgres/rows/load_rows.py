@@ -22,6 +22,7 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect, par
 from exporters.row_digest import Advance
 from exporters.sql.columns import columns_in
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
@@ -82,6 +83,8 @@ class _Attempt(Struct, kw_only=True):
     """These checks wait until the rows are there."""
     filtered: bool = False
     """Whether values are left out that the table does not take."""
+    parent: str = ""
+    """The table that a partition leaves, since its rows belong into no partition of it here."""
 
 
 class RowWriter:
@@ -195,8 +198,8 @@ class RowWriter:
     ) -> psycopg.Error | None:
         """Copy a part with all other rows there and all schemas in sight. What its rows violate even so, they violate
         at the source, where such a check is not looked at again. Where rows are missing because of damage, a check may
-        need those. Returns why the destination refuses it for another reason. ``filtered``: without the values that it
-        does not take.
+        need those. A partition whose rows belong into none here becomes a table of its own. Returns why the destination
+        refuses it for another reason. ``filtered``: without the values that it does not take.
         """
         attempt = self._attempt(connection, part)
         attempt.was_refused, attempt.filtered = True, filtered
@@ -206,6 +209,9 @@ class RowWriter:
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise destination_error(exc, f"{attempt.own} ({part.name})") from exc
+                if not attempt.parent and (parent := _parent_of_misfit(connection, attempt.own, exc)):
+                    attempt.parent, attempt.into = parent, attempt.own
+                    continue
                 checks = [
                     check for check in suspects(connection, exc, attempt.own) if check not in attempt.waived
                 ]
@@ -245,6 +251,8 @@ class RowWriter:
                 if attempt.was_refused:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
+                if attempt.parent:
+                    connection.execute(f"ALTER TABLE {attempt.parent} DETACH PARTITION {own}".encode())
                 with ExitStack() as stack:
                     if attempt.was_refused:
                         stack.enter_context(without_user_triggers(connection, into))
@@ -252,6 +260,8 @@ class RowWriter:
                     untrue = stack.enter_context(without_checks(connection, attempt.waived))
                     self._copy(attempt, column_types(connection, {into}))
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
+                if attempt.parent:
+                    names.append(_detached(part.table, attempt.parent))
                 restore_state.add_left_out(connection, part.name, names, notes)
         except DamageError:
             attempt.progress.take_back()
@@ -357,6 +367,28 @@ def _in_pieces(blocks: Iterator[_Rows]) -> Iterator[_Rows]:
             yield pending[0] if len(pending) == 1 else b"".join(pending), rows
             pending, size_bytes, rows = [], 0, 0
     yield b"".join(pending), rows
+
+
+def _parent_of_misfit(connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
+    """Return the partitioned table above a partition where the error says that a row belongs into no partition here, as
+    where text sorts otherwise; "" for another error.
+    """
+    if not isinstance(error, psycopg.errors.CheckViolation) or error.diag.constraint_name:
+        return ""
+    row = connection.execute(
+        "SELECT i.inhparent::regclass::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+        " WHERE c.oid = %s::regclass AND c.relispartition",
+        (label,),
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _detached(table: CatalogRow, parent: str) -> str:
+    """Return the sentence about a partition that has become a table of its own, under the name of pg_dump's entry."""
+    name = f"{table.schema}.{table.name}"
+    return (
+        f"TABLE ATTACH {name}: some of its rows belong into no partition of {parent} here, so it has left it"
+    )
 
 
 def _label(part: PartFile) -> str:
