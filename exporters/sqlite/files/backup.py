@@ -207,8 +207,10 @@ def copies(
 def _copied_to(destination: Path, address: SqliteAddress) -> Copy:
     for _ in range(MOST_RESTARTS):
         try:
+            # Before it is opened: a file that is closed takes with it all locks of this process on it.
+            is_wal = check_file(address).wal
             with connected(address) as connection:
-                _copy(connection, destination, gently=not check_file(address).wal)
+                _copy(connection, destination, gently=not is_wal)
             return Copy(destination, _content_hash(destination), destination.stat().st_size)
         except OpenedMeanwhileError:
             destination.unlink()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporters.sqlite import chunk_plan
+from exporters.sqlite.address import parse_url
 from exporters.sqlite.files import backup
 from exporters.sqlite.snapshot import SqliteSnapshot
 from migrate.restore.sqlite import load_rows as sqlite_rows
@@ -44,6 +45,16 @@ while True:
     connection.execute("UPDATE accounts SET money = money + 7 WHERE id = ?", (b,))
     connection.execute("INSERT INTO log VALUES ((SELECT count(*) FROM log))")
     connection.execute("COMMIT")
+"""
+
+_LAST_WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("UPDATE t SET n = 1")
+print("ready", flush=True)
+sys.stdin.readline()
+connection.execute("UPDATE t SET n = 2")
+connection.close()
 """
 
 _TABLES = """
@@ -132,6 +143,27 @@ def test_a_program_that_opens_the_file_meanwhile_is_not_in_the_way(tmp_path, mon
     monkeypatch.setattr(backup, "mark_of", look)
     assert export_file(path, tmp_path / "bundle").complete
     assert len(looks) > 2
+
+
+def test_who_closes_a_file_last_moves_nothing_into_it_while_it_is_copied(tmp_path, monkeypatch):
+    """A file that is opened and closed meanwhile takes the locks on it along: the log went into it, under the copy."""
+    path = run_sql(tmp_path / "a.db", "PRAGMA journal_mode = wal; CREATE TABLE t (n int); INSERT INTO t VALUES (0)")
+    argv = [sys.executable, "-c", _LAST_WRITER, path]
+    real, log, kept = backup._copy, path.with_name("a.db-wal"), []
+
+    def copy(source, destination, *, gently):
+        source.execute("BEGIN")
+        source.execute("SELECT n FROM t").fetchone()
+        writer.communicate("\n")
+        kept.append(log.exists())
+        real(source, destination, gently=gently)
+
+    monkeypatch.setattr(backup, "_copy", copy)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "ready\n"
+        with backup.copied(parse_url(url_of(path))) as copied:
+            assert fetch(copied.path, "SELECT n FROM t") == [(1,)]
+    assert kept == [True]
 
 
 @pytest.mark.parametrize("mode", ["wal", pytest.param("delete", marks=pytest.mark.torture)])
