@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,9 +39,9 @@ from exporters.sqlite.files.backup import LOG_ENDINGS, Copy, Header, connected
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.identifiers import SCHEMA
 from exporters.sqlite.rows.chunk_export import Layout, count_octets, export_rows
-from exporters.sqlite.rows.damaged_pages import Readable, readable
+from exporters.sqlite.rows.damaged_pages import Readable, disorder, readable
 from exporters.sqlite.rows.long_rows import LongCells
-from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches, read_stretch
+from exporters.sqlite.rows.row_batches import Batch, digest_table, in_order, read_batches, read_stretch
 from exporters.structs import as_dict
 
 DAMAGED = "damaged/database.sqlite"
@@ -95,7 +95,8 @@ class SqliteSnapshot:
         with self._pool.connection() as connection:
             try:
                 batches = self._batches(connection, unit.spec)
-                return export_rows(batches, layout=layout, sink=sink, spec=unit.spec, facts=facts)
+                outcome = export_rows(batches, layout=layout, sink=sink, spec=unit.spec, facts=facts)
+                return replace(outcome, gaps=_gaps(table, disorder(connection, table)))
             except sqlite3.DatabaseError as exc:
                 self._met_damage = self._met_damage or is_damage(exc)
                 if not is_damage(exc) or not table.rowid:
@@ -108,8 +109,7 @@ class SqliteSnapshot:
                 spec=unit.spec,
                 facts=facts,
             )
-        gaps = [Gap(f"{SCHEMA}.{table.name}", "failed", reason) for reason in part.reasons()]
-        return replace(outcome, gaps=[*outcome.gaps, *gaps])
+        return replace(outcome, gaps=_gaps(table, part.reasons()))
 
     def _readable_batches(
         self, connection: sqlite3.Connection, table: SqliteTable, part: Readable
@@ -122,7 +122,7 @@ class SqliteSnapshot:
         planned, table = self._tables[of["table"]]
         first, last = of["range"]
         largest = self._sizes[planned.name].largest_bytes
-        return read_batches(connection, table, (first, last), largest_bytes=largest)
+        return in_order(table, read_batches(connection, table, (first, last), largest_bytes=largest))
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows in this copy: it reads and digests them, unless the file is equal."""
@@ -235,6 +235,10 @@ class SqliteSnapshot:
     def close(self) -> None:
         """Close the workers' connections."""
         self._pool.close()
+
+
+def _gaps(table: SqliteTable, reasons: Sequence[str]) -> list[Gap]:
+    return [Gap(f"{SCHEMA}.{table.name}", "failed", "; ".join(reasons))] if reasons else []
 
 
 def write_damaged(copy: Copy, sink: Sink) -> Loss:

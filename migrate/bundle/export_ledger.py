@@ -25,6 +25,8 @@ from migrate.bundle import canonical_json
 from migrate.bundle.commit_records import CommitRecord, FileRecord, FinalRecord, decode_record, encode_record
 from migrate.errors import MoveoutError, NoSpaceError
 
+_MOST_OF_REASONS = 2000
+"""A gap whose reasons have so many characters gets no more of them."""
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -40,6 +42,9 @@ CREATE TABLE losses (source TEXT, item TEXT, property TEXT, reason TEXT, PRIMARY
 property, reason))
   WITHOUT ROWID;
 """
+_ALL_REASONS = f"""UPDATE SET reason = reason || '; ' || excluded.reason
+WHERE instr(reason, excluded.reason) = 0 AND length(reason) < {_MOST_OF_REASONS}"""
+"""Two chunks of a table may lack different rows."""
 _PAGE = 500
 
 
@@ -101,7 +106,7 @@ class ExportLedger:
             ),
         )
         self._add_files(source, unit.id, record.files)
-        self._add_notes(source, record.outcome.gaps, record.outcome.losses)
+        self._add_notes(source, record.outcome.gaps, record.outcome.losses, _ALL_REASONS)
 
     def add_final(self, final: FinalRecord) -> None:
         """Add the files, gaps and losses that belong to a whole source."""
@@ -238,9 +243,11 @@ class ExportLedger:
                     next_step="this is a defect of the exporter; the bundle cannot be sealed with it",
                 ) from exc
 
-    def _add_notes(self, source: str, gaps: Iterable[Gap], losses: Iterable[Loss]) -> None:
+    def _add_notes(
+        self, source: str, gaps: Iterable[Gap], losses: Iterable[Loss], on_conflict: str = "NOTHING"
+    ) -> None:
         self._db.executemany(
-            "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?)",
+            "INSERT INTO gaps VALUES (?, ?, ?, ?) ON CONFLICT DO " + on_conflict,
             ((source, _text(gap.item), gap.disposition, _text(gap.reason)) for gap in gaps),
         )
         self._db.executemany(

@@ -31,10 +31,13 @@ class Stretch(Struct, frozen=True):
 
 
 class Readable(Struct, frozen=True):
-    """What can be read of a table: ``holes`` are the first and the last rowid of each range that cannot."""
+    """What can be read of a table: ``holes`` are the first and the last rowid of each range that cannot. ``repeats``:
+    its pages lead to some rows more than once.
+    """
 
     stretches: Sequence[Stretch]
     holes: Sequence[tuple[int, int]]
+    repeats: bool = False
 
     @property
     def rows(self) -> int:
@@ -42,8 +45,11 @@ class Readable(Struct, frozen=True):
         return sum(stretch.rows for stretch in self.stretches)
 
     def reasons(self) -> list[str]:
-        """Say of each hole that it cannot be read."""
-        return [
+        """Say of each hole that it cannot be read, and that rows were there twice."""
+        repeats = (
+            ["its pages lead to some rows more than once, which are exported once"] if self.repeats else []
+        )
+        return repeats + [
             f"its rows from rowid {first} to {last}, if there are any, cannot be read"
             for first, last in self.holes
         ]
@@ -64,6 +70,23 @@ def readable(connection: sqlite3.Connection, table: SqliteTable, bounds: Bounds 
     return search.run(_LEAST if bounds[0] is None else bounds[0])
 
 
+def disorder(connection: sqlite3.Connection, table: SqliteTable) -> list[str]:
+    """Return what SQLite says of the pages of a table whose rowids are not among its columns, so that nothing else
+    shows that they lead to some rows more than once. Raises ``sqlite3.Error``.
+    """
+    if table.rowid in table.selected:
+        return []
+    try:
+        lines = connection.execute(f"PRAGMA quick_check({quote_name(table.name)})").fetchall()
+    except sqlite3.OperationalError:  # a function that only the application has
+        return []
+    return [
+        f"rows may be missing, or there more than once: {', '.join(line.splitlines()[1:])}"
+        for (line,) in lines
+        if line.startswith("*** in database")
+    ]
+
+
 class _Search:
     def __init__(self, connection: sqlite3.Connection, query: str, limit: int) -> None:
         self._connection = connection
@@ -71,6 +94,7 @@ class _Search:
         self._limit = limit
         self._stretches: list[Stretch] = []
         self._holes: list[tuple[int, int]] = []
+        self._repeats = False
 
     def run(self, start: int) -> Readable:
         while start <= self._limit:
@@ -86,7 +110,7 @@ class _Search:
                 self._holes.append((start, self._limit))
                 break
             start = last + 1
-        return Readable(self._stretches, self._holes)
+        return Readable(self._stretches, self._holes, self._repeats)
 
     def _walk(self, start: int) -> tuple[int, int]:
         """Read rows from ``start`` on; return their number, and the last rowid up to which all is read. ``sqlite3``
@@ -98,7 +122,8 @@ class _Search:
                 if rowid > self._limit:
                     break
                 if rowid <= last:  # pages that point to those before them
-                    return rows, last
+                    self._repeats = True
+                    return rows, self._pass_over(last)
                 rows, last = rows + 1, rowid
         except sqlite3.DatabaseError as exc:
             if not is_damage(exc):
@@ -111,6 +136,16 @@ class _Search:
                 self._holes.append((last + 1, end - 1))
             return rows + (row[0] <= self._limit), end
         return rows, self._limit
+
+    def _pass_over(self, last: int) -> int:
+        """Note what is missing between a row and the next greater one; return up to where all is read."""
+        if self._is_damaged(last + 1):
+            return last
+        row = self._first(last + 1)
+        end = self._limit if row is None else min(row[0] - 1, self._limit)
+        if end > last:
+            self._holes.append((last + 1, end))
+        return end
 
     def _is_damaged(self, start: int) -> bool:
         """Tell whether the first row from ``start`` on cannot be read."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from exporters import _rows
+from exporters import arrow_functions as pc
 from exporters.row_digest import Advance, RowsDigest, digest_of_core
 from exporters.sql.columns import array_of
 from exporters.sql.large_values.long_values import LONG_BYTES
@@ -30,6 +31,7 @@ _AT_ONCE_BYTES = 32 * 2**20
 _BLOCK_ROWS = 64
 """With fewer rows at once blocks are not worthwhile."""
 _NUMBER_BYTES = 8
+_LEAST = -(2**63)
 UTF_16_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 
@@ -99,6 +101,26 @@ def read_stretch(
     yield from _row_by_row(
         connection, f"{query} ORDER BY {table.rowid} LIMIT {stretch.rows}", largest_bytes, codec
     )
+
+
+def in_order(table: SqliteTable, batches: Iterator[Batch | LongCells]) -> Iterator[Batch | LongCells]:
+    """Yield the same batches. Raises ``sqlite3.DatabaseError`` where rowids do not rise: pages lead to some twice."""
+    if table.rowid not in table.selected:
+        yield from batches
+        return
+    position, last = table.selected.index(table.rowid), _LEAST - 1
+    for batch in batches:
+        if isinstance(batch, LongCells):
+            numbers = pa.array([batch.cells[position]], pa.int64())
+        else:
+            column = batch.columns[position]
+            numbers = pa.array(column.to_list(), pa.int64()) if column.array is None else column.array
+        if numbers[0].as_py() <= last or pc.any(pc.less_equal(numbers[1:], numbers[:-1])).as_py():
+            error = sqlite3.DatabaseError("pages lead to some rows more than once")
+            error.sqlite_errorname = "SQLITE_CORRUPT"
+            raise error
+        last = numbers[-1].as_py()
+        yield batch
 
 
 def _batch(columns: tuple[SqliteColumn, ...], known: RowsDigest | None = None) -> Batch:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import SourceError
+from exporters.sqlite import chunk_plan
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.files.backup import connected
@@ -20,14 +21,15 @@ PAGE_BYTES = 4096
 ROWS = 3000
 
 
-def database(path: Path) -> dict[str, list[int]]:
-    """Make one with two tables; return the pages of each, its root first."""
+def database(path: Path, *, bad: str = "") -> dict[str, list[int]]:
+    """Make one with two tables; return the pages of each, its root first. ``bad`` ends the definition of one."""
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     for table in ("good", "bad"):
-        connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, x TEXT)")
-        rows = ((f"{table} {number} " + "v" * 90,) for number in range(ROWS))
-        connection.executemany(f"INSERT INTO {table} (x) VALUES (?)", rows)
+        ending = bad if table == "bad" else ""
+        connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, x TEXT){ending}")
+        rows = ((number + 1, f"{table} {number} " + "v" * 90) for number in range(ROWS))
+        connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", rows)
     connection.commit()
     roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_schema"))
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -147,6 +149,41 @@ def test_rows_between_two_damaged_stretches_leave(tmp_path: Path) -> None:
         [table] = [table for table in read_catalog(connection).tables if table.name == "bad"]
         _, between, _ = readable(connection, table).stretches
     assert between.rows == page_between.count(b"bad ")
+
+
+@pytest.mark.parametrize("definition", ["", " WITHOUT ROWID"])
+def test_rows_to_which_pages_lead_twice_are_named(tmp_path: Path, definition: str) -> None:
+    """They were exported and counted twice, and the bundle was complete."""
+    path, location = tmp_path / "app.db", tmp_path / "bundle"
+    root, *_ = database(path, bad=definition)["bad"]
+    start, data = (root - 1) * PAGE_BYTES, path.read_bytes()
+    page = data[start : start + PAGE_BYTES]
+    cells = [int.from_bytes(page[12 + 2 * cell : 14 + 2 * cell]) for cell in (0, 1)]
+    overwrite(
+        path, root, cells[1], page[cells[0] : cells[0] + 4]
+    )  # the child of a cell is its first four bytes
+    ended = call("export", f"app=sqlite://{path}", "--to", location)
+    assert ended.code == 3, ended.err
+    assert "more than once" in gaps(location)["main.bad"]
+    assert after_header(location / "data/app/damaged/database.sqlite") == after_header(path)
+    call("restore", location, f"app=sqlite://{tmp_path}/new.db")
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection, connection:
+        numbers = connection.execute("SELECT id, count(*) FROM bad GROUP BY id").fetchall()
+    assert {count for _, count in numbers} == {1}
+    assert ROWS // 3 < len(numbers) < ROWS
+
+
+def test_what_is_damaged_in_several_chunks_is_named_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table only what was met first was named."""
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 20 * PAGE_BYTES)
+    path, location = tmp_path / "app.db", tmp_path / "bundle"
+    _, *leaves = database(path)["bad"]
+    for leaf in (leaves[5], leaves[8], leaves[50]):
+        overwrite(path, leaf, PAGE_BYTES // 2, b"\xff" * 400)
+    assert call("export", f"app=sqlite://{path}", "--to", location).code == 3
+    assert gaps(location)["main.bad"].count("its rows from rowid ") == 3
 
 
 def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:

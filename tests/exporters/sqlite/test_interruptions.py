@@ -147,7 +147,9 @@ def test_a_program_that_opens_the_file_meanwhile_is_not_in_the_way(tmp_path, mon
 
 def test_who_closes_a_file_last_moves_nothing_into_it_while_it_is_copied(tmp_path, monkeypatch):
     """A file that is opened and closed meanwhile takes the locks on it along: the log went into it, under the copy."""
-    path = run_sql(tmp_path / "a.db", "PRAGMA journal_mode = wal; CREATE TABLE t (n int); INSERT INTO t VALUES (0)")
+    path = run_sql(
+        tmp_path / "a.db", "PRAGMA journal_mode = wal; CREATE TABLE t (n int); INSERT INTO t VALUES (0)"
+    )
     argv = [sys.executable, "-c", _LAST_WRITER, path]
     real, log, kept = backup._copy, path.with_name("a.db-wal"), []
 
