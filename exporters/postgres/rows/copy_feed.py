@@ -44,6 +44,7 @@ from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
     PostgresAddress,
     connect,
+    needs_libpq,
     row_connection_options,
 )
 from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
@@ -158,7 +159,7 @@ def open_feed(session: PostgresSession) -> Feed:
     )
 
     address, session_limits = session.address, session.session_limits
-    for _ in range(2):
+    for _ in range(0 if needs_libpq(session.holder) else 2):
         try:
             feed = AsyncpgFeed(address, row_connection_options(session.holder), session_limits.timeouts())
             if feed.is_at(session.holder.info.hostaddr):

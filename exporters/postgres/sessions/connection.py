@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import select
+import ssl
 import threading
 import time
 import warnings
@@ -24,7 +25,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus
+from psycopg.pq import Conninfo, ExecStatus
 from psycopg.pq.abc import PGconn
 
 from exporters.connections.open_connections import keep_alive, waking, waking_socket
@@ -138,20 +139,8 @@ class PostgresAddress(WithSecrets, frozen=True):
         """Return the variables by which libpq programs (pg_dump) reach the same database without a secret on
         their command line.
         """
-        names = {
-            "host": "PGHOST",
-            "hostaddr": "PGHOSTADDR",
-            "port": "PGPORT",
-            "user": "PGUSER",
-            "dbname": "PGDATABASE",
-            "sslmode": "PGSSLMODE",
-            "sslrootcert": "PGSSLROOTCERT",
-            "sslcert": "PGSSLCERT",
-            "sslkey": "PGSSLKEY",
-            "service": "PGSERVICE",
-            "passfile": "PGPASSFILE",
-            "options": "PGOPTIONS",
-        }
+        options = Conninfo.get_defaults()
+        names = {option.keyword.decode(): option.envvar.decode() for option in options if option.envvar}
         variables = {names[word]: value for word, value in self.keywords.items() if word in names}
         return variables | ({"PGPASSWORD": password} if password else {})
 
@@ -418,50 +407,103 @@ def _why_not(
         return translate(error, address.url)
     import asyncpg  # noqa: PLC0415  a login is rarely refused, and rows are read later
 
-    keywords = address.keywords
-    password = error.pgconn.password if error.pgconn else b""  # also where it stood in a file
-
-    async def probe() -> None:
-        connection = await asyncpg.connect(
-            host=keywords.get("host") or keywords.get("hostaddr"),
-            port=int(keywords["port"]) if "port" in keywords else None,
-            user=keywords.get("user"),
-            database=keywords.get("dbname"),
-            password=(password.decode(errors="replace") if password else address.password) or None,
-            ssl="prefer",
-            target_session_attrs="any",
-            timeout=CONNECT_SECONDS,
-        )
-        await connection.close()
-
+    parameters = _parameters(error)
+    # What libpq demands holds here, too: whoever answers in the server's place is given no password.
+    needs_libpq = _only_libpq_keeps({**address.keywords, **parameters})
     try:
         # libpq has warned of a password file that others may read.
         with warnings.catch_warnings(action="ignore"):
-            asyncio.run(probe())
+            asyncio.run(_log_in_and_out(_probe_options(address, error, parameters, needs_libpq=needs_libpq)))
         log_in().close()
-    except (psycopg.Error, ValueError):
-        return SourceUsageError(in_one_line(error), about=address.url, next_step=_SETTINGS_STEP)
+    except (psycopg.Error, ValueError, ssl.SSLError):
+        return _kept_out(address, error)
     except asyncpg.PostgresError as exc:
+        if needs_libpq and sqlstate(exc).startswith("28"):
+            step = f"check user and password, and {_SETTINGS_STEP.removeprefix('check ')}"
+            return SourceNotAllowedError(in_one_line(error), about=address.url, next_step=step)
         return translate(exc, address.url)
     except (*DRIVER_ERRORS, asyncpg.InterfaceError, RuntimeError) as exc:
         if (silence := silence_of(exc)) is not None:
             return silent_error(error, address.url, silence)
+        if _REFUSES_TLS in str(exc):
+            return _kept_out(address, error)
     message = str(error)
     if "no password supplied" in message:  # libpq's own sentence, raised before the server could answer
         return translate(asyncpg.InvalidPasswordError(message), address.url)
     return translate(error, address.url)
 
 
+_REFUSES_TLS = "rejected SSL upgrade"
+"""asyncpg's words; its minor version is pinned."""
+
+
+def _kept_out(address: PostgresAddress, error: psycopg.Error) -> SourceUsageError:
+    return SourceUsageError(in_one_line(error), about=address.url, next_step=_SETTINGS_STEP)
+
+
+def _parameters(error: psycopg.Error) -> dict[str, str]:
+    """Return by what libpq has tried to connect: keywords of the URL, of variables and of service files."""
+    options = error.pgconn.info if error.pgconn else []
+    return {option.keyword.decode(): option.val.decode(errors="replace") for option in options if option.val}
+
+
+def _probe_options(
+    address: PostgresAddress, error: psycopg.Error, parameters: Mapping[str, str], *, needs_libpq: bool
+) -> dict[str, Any]:
+    """Return asyncpg's arguments for the login that libpq has failed at; ``needs_libpq``: without the password."""
+    keywords = address.keywords
+    password = error.pgconn.password if error.pgconn else b""  # also where it stood in a file
+    given = (password.decode(errors="replace") if password else address.password) or None
+    host = keywords.get("host") or keywords.get("hostaddr")
+    is_socket = (host or "").startswith("/")
+    return {
+        "host": host,
+        "port": int(keywords["port"]) if "port" in keywords else None,
+        "user": keywords.get("user"),
+        "database": keywords.get("dbname"),
+        "password": "" if needs_libpq else given,
+        "target_session_attrs": "any",
+        "timeout": CONNECT_SECONDS,
+    } | ({"ssl": False} if is_socket else _tls_options(parameters))
+
+
+async def _log_in_and_out(options: dict[str, Any]) -> None:
+    import asyncpg  # noqa: PLC0415  as above
+
+    connection = await asyncpg.connect(**options)
+    await connection.close()
+
+
+_TLS_WORDS = (
+    "sslrootcert", "sslcert", "sslkey", "sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version",
+)  # fmt: skip
+_LIBPQ_DEMANDS = ("require_auth", "requirepeer", "sslcrldir")
+_DEMANDING = ("channel_binding", "gssencmode", "sslcertmode")
+
+
+def _only_libpq_keeps(parameters: Mapping[str, str]) -> bool:
+    """Tell whether a connection is to have a property that asyncpg does not see to."""
+    return any(parameters.get(word) for word in _LIBPQ_DEMANDS) or any(
+        parameters.get(word) == "require" for word in _DEMANDING
+    )
+
+
+def needs_libpq(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether another driver must not log in where ``connection`` is: see ``_only_libpq_keeps``."""
+    return _only_libpq_keeps(connection.info.get_parameters())
+
+
+def _tls_options(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return asyncpg's arguments for TLS as libpq's parameters say."""
+    mode = parameters.get("sslmode", "prefer")
+    files = {word: parameters[word] for word in _TLS_WORDS if word in parameters}
+    return {"dsn": "postgresql:///?" + urlencode({**files, "sslmode": mode})} if files else {"ssl": mode}
+
+
 def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any]:
     """Return asyncpg's arguments for a connection to where ``connection`` is, as the same user."""
     info = connection.info
     parameters = info.get_parameters()
-    files: dict[str, str] = {
-        word: parameters[word]
-        for word in ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-        if word in parameters
-    }
-    mode = parameters.get("sslmode", "prefer")
     options: dict[str, Any] = {
         "host": info.host or parameters.get("hostaddr"),
         "port": info.port,
@@ -474,10 +516,6 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
         "server_settings": {"application_name": parameters.get("application_name", "moveout")},
     }
     if not connection.pgconn.ssl_in_use:
-        options["ssl"] = False
-    elif files:
-        files["sslmode"] = mode
-        options["dsn"] = "postgresql:///?" + urlencode(files)
-    else:
-        options["ssl"] = "require" if mode in {"prefer", "allow"} else mode
-    return options
+        return options | {"ssl": False}
+    is_advised = parameters.get("sslmode", "prefer") in {"prefer", "allow"}
+    return options | _tls_options(parameters | ({"sslmode": "require"} if is_advised else {}))

@@ -1,0 +1,106 @@
+"""What a URL demands of a connection holds for all that connect: libpq, its programs, and the driver for rows."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUsageError
+from exporters.postgres.definitions import pg_dump
+from exporters.postgres.rows import asyncpg_feed, copy_feed
+from exporters.postgres.sessions.connection import connect, parse_url
+from scripts.servers import make_certificate
+from tests.exporters.postgres.databases import export_database, run_sql
+
+PASSWORD = "given-to-nobody-else"
+_ASKS_FOR_TLS = (80877103).to_bytes(4)
+_SEND_IT_IN_CLEAR = b"R" + (8).to_bytes(4) + (3).to_bytes(4)
+_FIELDS = b"SFATAL\0VFATAL\0C28P01\0Mno\0\0"
+_REFUSED = b"E" + (len(_FIELDS) + 4).to_bytes(4) + _FIELDS
+
+
+@contextmanager
+def impostor(certificate: Path | None = None) -> Iterator[tuple[int, list[bytes]]]:
+    """Listen in a server's place, and ask for the password in clear. Yield the port, and what clients send."""
+    heard: list[bytes] = []
+
+    def answer(client: socket.socket) -> None:
+        with suppress(OSError), client:
+            talk = client
+            while (message := talk.recv(4096))[4:8] == _ASKS_FOR_TLS:
+                talk.sendall(b"S" if certificate else b"N")
+                if certificate:
+                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                    context.load_cert_chain(certificate, certificate.with_name("private.key"))
+                    talk = context.wrap_socket(talk, server_side=True)
+            heard.append(message)
+            talk.sendall(_SEND_IT_IN_CLEAR)
+            heard.append(talk.recv(4096))
+            talk.sendall(_REFUSED)
+
+    def listen() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=listen, daemon=True).start()
+        yield server.getsockname()[1], heard
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "demand",
+    [
+        "sslmode=require",
+        "sslmode=verify-full&sslrootcert={root}",
+        "require_auth=scram-sha-256",
+        "channel_binding=require",
+    ],
+)
+def test_whoever_answers_in_a_servers_place_gets_no_password(tmp_path, monkeypatch, demand):
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    shown, root = None, ""
+    if "verify" in demand:
+        shown, root = (make_certificate(tmp_path / name, "127.0.0.1") for name in ("shown", "trusted"))
+    with impostor(shown) as (port, heard):
+        with pytest.raises(SourceError) as error:
+            connect(parse_url(f"postgresql://me@127.0.0.1:{port}/app?{demand.format(root=root)}"))
+        assert isinstance(error.value, SourceUsageError | SourceNotAllowedError), error.value
+        assert "PGSSLMODE" in error.value.next_step
+    assert PASSWORD.encode() not in b"".join(heard)
+
+
+def test_rows_and_definitions_are_read_under_the_demands_of_the_url(postgres, tmp_path, monkeypatch):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT n FROM generate_series(1, 1000) n")
+    drivers, environments, run = [], [], pg_dump._run
+    for name in ("PsycopgFeed", "AsyncpgFeed"):
+        module = copy_feed if name == "PsycopgFeed" else asyncpg_feed
+        make = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(_recorded, drivers, name, make))
+    monkeypatch.setattr(
+        pg_dump,
+        "_run",
+        lambda words, environment, *rest, **options: (
+            environments.append(environment.get("PGREQUIREAUTH")) or run(words, environment, *rest, **options)
+        ),
+    )
+    assert export_database(f"{url}?require_auth=scram-sha-256", tmp_path).complete
+    assert ({*drivers}, {*environments}) == ({"PsycopgFeed"}, {"scram-sha-256"})
+
+
+def _recorded(drivers: list[str], name: str, make: Callable[..., object], *arguments: object) -> object:
+    drivers.append(name)
+    return make(*arguments)
+
+
+def test_a_wrong_password_is_not_allowed_whatever_is_demanded(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    with pytest.raises(SourceNotAllowedError, match="password authentication failed"):
+        connect(parse_url(f"{postgres.url}?require_auth=scram-sha-256"))
