@@ -51,8 +51,9 @@ def survey(
     later: Later,
 ) -> CapabilitySurvey:
     """Return the survey of the last day, if that has tried these ``keys`` and ``classes``; else make one, and record
-    it. ``samples`` are a few objects of the source; without any it is listed. ``later`` removes what was written for
-    the survey. Raises ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
+    it, unless the destination answered with errors of its own, which pass. ``samples`` are a few objects of the source;
+    without any it is listed. ``later`` removes what was written for the survey. Raises
+    ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
     """
     known = _kept(sides, store, keys, classes)
     if known is not None:
@@ -63,7 +64,9 @@ def survey(
         versions = threads.submit(sides.source.keeps_versions)
         tags = threads.submit(lambda: sides.source.tags_readable(samples or _samples(sides)))
         capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls, later=later)
-        losses = tuple(_losses(sides, keeps_versions=versions.result(), tags_readable=tags.result()))
+        losses = tuple(
+            _losses(sides, capabilities, keeps_versions=versions.result(), tags_readable=tags.result())
+        )
         new_survey = CapabilitySurvey(capabilities, bool(encryption.result()), losses)
     value = capabilities.as_json() | {
         "version": 1,
@@ -71,7 +74,8 @@ def survey(
         "encrypts": new_survey.encrypts,
         "bucket_losses": [[loss.property, loss.reason] for loss in new_survey.losses],
     }
-    later(lambda: store.put(CAPABILITIES, canonical_json.encode_pretty(value)))
+    if not sides.destination.has_faltered:
+        later(lambda: store.put(CAPABILITIES, canonical_json.encode_pretty(value)))
     return new_survey
 
 
@@ -103,16 +107,24 @@ def _samples(sides: Sides) -> Sequence[ObjectSummary]:
     return list(islice(sides.source.list(), _TAG_SAMPLES))
 
 
-def _losses(sides: Sides, *, keeps_versions: bool | None, tags_readable: bool) -> Iterator[Loss]:
+def _losses(
+    sides: Sides, capabilities: Capabilities, *, keeps_versions: bool | None, tags_readable: bool
+) -> Iterator[Loss]:
     """Yield what a sync cannot copy, whatever the objects are."""
     source, name = sides.source, sides.source.name
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if sides.history:
         yield Loss(name, "version ids", "the destination gives its own; the record says which became which")
     elif keeps_versions:
-        yield Loss(name, "versions", "only current ones are copied; with --history all are")
+        yield Loss(
+            name,
+            "versions",
+            "only current ones are copied; older ones, if there are any, come with --history",
+        )
     elif keeps_versions is None:
         yield Loss(name, "versions", "these credentials may not know whether there are older ones")
+    if not capabilities.probed:
+        yield Loss(sides.destination.name, "trial of the destination", capabilities.why)
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)
     if not tags_readable:

@@ -72,3 +72,31 @@ def test_a_large_body_that_breaks_off_is_no_answer() -> None:
             assert bodies(connection, 1) == [LARGE]
             with pytest.raises(ConnectionError, match="broke"):
                 bodies(connection, 1)
+
+
+def chunk(size: str, body: bytes = b"") -> bytes:
+    """Return a chunk, whatever size it says."""
+    return size.encode() + b"\r\n" + body + b"\r\n"
+
+
+CHUNKED = b"HTTP/1.1 %d x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_of_a_chunk_no_more_is_read_than_was_asked_for(status: int) -> None:
+    """Its size may be any: all of it was held in memory before anybody looked. What comes with an error is short."""
+    begun = CHUNKED % status + chunk("ffffffffffff", LARGE)  # and no end
+    with answering((begun,)) as connection:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n", most_bytes=1000)
+        body = connection.receive().body
+    assert (LARGE.startswith(body), len(body)) == (True, 1001 if status == 200 else 2**20 + 1)
+
+
+def test_chunks_are_one_body_and_one_of_less_than_nothing_is_none() -> None:
+    whole = b"".join([CHUNKED % 200, chunk("5", b"abcde"), chunk("300000", LARGE), chunk("0")])
+    with answering(
+        (whole[:100], whole[100:-4], whole[-4:]), (CHUNKED % 200 + chunk("-5", b"abcde"),)
+    ) as connection:
+        assert bodies(connection, 1) == [b"abcde" + LARGE]
+        with pytest.raises(ConnectionError, match="-5"):
+            bodies(connection, 1)

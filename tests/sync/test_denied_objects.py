@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import pyarrow.parquet as pq
 import pytest
 
 from migrate.storage import retry
+from migrate.storage.s3 import destination_bucket
 from migrate.storage.s3.http import concurrent_requests
 from scripts.servers import S3Server
 from tests.cli.conftest import call
@@ -232,3 +235,60 @@ def test_a_destination_that_does_not_say_whether_it_has_object_lock_is_tried_out
             trials.append(any("moveout-probe-" in asked.path for asked in asked_for))
             denied[:] = denied if len(trials) < 2 else []
     assert trials == [True, False, True]
+
+
+def test_what_a_destination_failed_to_take_for_a_while_is_tried_out_by_the_next_sync(
+    old: Shop, minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server that had a fault while it was tried out was not sent such keys for a day."""
+    monkeypatch.setattr(destination_bucket, "_ATTEMPT_SECONDS", 0.2)
+    new, failing = make_shop(minio), [True]
+    old.put("folder/", b"")
+
+    class Proxy(HttpProxy):
+        def handle(self, asked: Asked) -> Answer:
+            is_folder = asked.method == "PUT" and "moveout-probe" in asked.path and asked.path.endswith("/")
+            return refusal(500, "InternalError") if failing and is_folder else self.forward(asked)
+
+    with Proxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        words = ("sync", f"shop={old.url}", f"shop=s3://{new.name}?profile={profile}")
+        ended = call(*words)
+        assert (ended.code, "refuses it" in ended.out) == (3, True), ended
+        failing.clear()
+        assert call(*words).code == 0
+    assert keys_of(new) == old.keys()
+
+
+def test_where_a_default_retention_may_not_be_read_one_object_stays_and_is_named(
+    old: Shop, minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All that was tried out stayed, locked, and nothing said so."""
+    name = f"locked-{secrets.token_hex(4)}"
+    old.boto.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    old.boto.put_object_lock_configuration(
+        Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+
+    class Proxy(HttpProxy):
+        def handle(self, asked: Asked) -> Answer:
+            is_denied = asked.method == "GET" and "object-lock" in asked.query
+            return refusal(403, "AccessDenied") if is_denied else self.forward(asked)
+
+    with Proxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        words = (
+            "sync",
+            f"shop={old.url}",
+            f"shop=s3://{name}?profile={profile}",
+            "--record",
+            tmp_path / "record",
+        )
+        ended = call(*words)
+    versions = old.boto.list_object_versions(Bucket=name)
+    left = {version["Key"] for version in versions["Versions"] if "moveout-probe-" in version["Key"]}
+    assert (ended.code, len(left)) == (0, 1), ended
+    losses = pq.read_table(tmp_path / "record/losses.parquet").to_pylist()
+    [reason] = [loss["reason"] for loss in losses if loss["property"] == "trial of the destination"]
+    assert left.pop() in reason

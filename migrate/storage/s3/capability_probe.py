@@ -34,6 +34,7 @@ _AT_ONCE = 8
 _TRUSTED_SECONDS = 5.0
 _CLEAR_TRIES = 5
 """versitygw 1.8 keeps a version now and then whose neighbour is removed at the same moment."""
+_LOCKS = "the bucket locks everything that is written to it"
 _HEADERS, _METADATA = {"content-type": "text/x-probe"}, {"probe": "yes"}
 _NAME_BEGINS = "moveout-probe-"
 _NAME = re.compile(rf"{_NAME_BEGINS}[0-9a-f]{{12}}")
@@ -115,14 +116,14 @@ def probe(
     ``NotAllowedError``.
     """
     lock, at = destination.object_lock(), datetime.now(UTC).isoformat()
-    if lock and lock.get("Rule"):
-        reason = "the bucket locks everything that is written to it; what is tried out would stay"
+    if reason := keeps_probes(destination):
         return Capabilities(
             url=destination.url,
             server=destination.server,
             at=at,
             versioning=_versioning(destination),
-            object_lock=True,
+            object_lock=lock is not None,
+            lock_denied=destination.lock_denied,
             probed=False,
             why=reason,
         )
@@ -152,6 +153,32 @@ def probe(
             lost_tags=lost_tags.result() if lost_tags else "",
             refused_acls=_faults(refused_acls),
         )
+
+
+def keeps_probes(destination: DestinationBucket) -> str:
+    """Return why what is tried out would stay at the destination; empty where it can be removed. Where that may not be
+    read, one object is written, and stays if it is locked. Raises ``UnreachableError``.
+    """
+    if destination.keeps_probes is None:
+        lock = destination.object_lock()
+        if lock and lock.get("Rule"):
+            destination.keeps_probes = f"{_LOCKS}; what is tried out would stay"
+        else:
+            destination.keeps_probes = _kept_probe(destination) if destination.lock_denied else ""
+    return destination.keeps_probes
+
+
+def _kept_probe(destination: DestinationBucket) -> str:
+    """Write an object and remove it; return why it stays, empty where it does not."""
+    key = destination.prefix + _new_name()
+    written = destination.put(Description(key), _BODY)
+    if not written.version_id:
+        _quietly(destination.delete_all([key]))
+        return ""
+    removed = next(destination.delete_versions([(key, written.version_id)]))
+    if removed.error is None:
+        return ""
+    return f"{_LOCKS}, or does not let it be removed ({removed.error}): {key} was tried out, and stays"
 
 
 def _versioning(destination: DestinationBucket) -> str:
@@ -193,7 +220,7 @@ def refused_markers(destination: DestinationBucket) -> frozenset[str]:
     """Return which delete markers a bucket that keeps versions does not make: some servers make none for a key that
     has no version, or that has one already. Leaves nothing behind.
     """
-    if (destination.object_lock() or {}).get("Rule"):
+    if keeps_probes(destination):
         return frozenset()
     name = _new_name()
     key, never = f"{destination.prefix}{name}", f"{destination.prefix}{name}-never"
@@ -227,7 +254,7 @@ def stops_all(destination: DestinationBucket, error: MoveoutError) -> bool:
 
 def _takes_probe(destination: DestinationBucket) -> bool:
     """Write an object and remove it; tell whether it was taken. False where it would stay."""
-    if (destination.object_lock() or {}).get("Rule"):
+    if keeps_probes(destination):
         return False
     key = destination.prefix + _new_name()
     written = destination.put(Description(key), _BODY)
@@ -364,6 +391,7 @@ def _changed(
         if headers is None:
             fetched = destination.reader.head(summary)
             if fetched.error is not None:
+                destination.has_faltered |= isinstance(fetched.error, UnreachableError)
                 return f"lists it and cannot read it ({fetched.error})"
             headers = fetched.headers
         size_bytes = int(headers.get("content-length", summary.size_bytes))

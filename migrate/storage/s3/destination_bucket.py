@@ -121,6 +121,10 @@ class DestinationBucket:
         """Whether these credentials may not read if the bucket has object lock; once it was asked for."""
         self._versioning: str | None = None
         self.probe_lock, self.took_probe_at = threading.Lock(), -math.inf
+        self.keeps_probes: str | None = None
+        """Why what is tried out would stay; empty where it can be removed, None before that was looked at."""
+        self.has_faltered = False
+        """Once it answered a trial with errors of its own, or was busy, for longer than the trial waits."""
         self.refuses_small_parts = False
         """Once it has refused an object since parts of it were too small."""
         self.wants_equal_parts = False
@@ -269,6 +273,7 @@ class DestinationBucket:
         except UnreachableError as exc:
             if not was_answered(exc):
                 raise
+            self.has_faltered = True
             return exc
         except MoveoutError as exc:
             return exc

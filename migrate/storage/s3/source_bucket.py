@@ -6,6 +6,7 @@ Implements ``exporters.bucket_api.Bucket``; the errors of this side of the fence
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Note
 from migrate.storage.s3 import client
-from migrate.storage.s3.errors import as_source_errors, source_error
+from migrate.storage.s3.errors import as_source_errors, http_date, source_error
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
 from migrate.storage.s3.http.messages import (
@@ -103,6 +104,8 @@ _BODY = (
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
 _AMAZON = re.compile(r"amazonaws\.com(?:\.cn)?(?=[:/]|$)")
+_SETTLES_SECONDS = 3.0
+"""More than that is no question of rounded seconds: clocks differ."""
 _AS_STORED = {"Accept-Encoding": "gzip"}
 
 
@@ -345,6 +348,8 @@ class S3Bucket:
         """Do the work of ``stream_parts``. Raises ``MoveoutError``. What does not even begin as it was asked for is
         asked for as it is stored, see ``_as_stored``.
         """
+        if len(sizes) > 1 and not summary.etag:
+            self._let_settle(summary)
         request = self._keyed(summary, self._read_request(summary, whole=False))
         try:
             bodies = read_ranges(self.requests, request, summary, sizes, window_bytes=window_bytes)
@@ -358,6 +363,15 @@ class S3Bucket:
         if sizes:
             yield first
         yield from bodies
+
+    def _let_settle(self, summary: ObjectSummary) -> None:
+        """Wait until what replaces an object has another time: that is of whole seconds, and nothing else tells parts
+        of the one from parts of the other where there is no ETag.
+        """
+        at_server = http_date(self.head(summary).headers.get("date", ""))
+        seconds = math.ceil(summary.modified.timestamp()) + 1 - at_server.timestamp()
+        if 0 < seconds <= _SETTLES_SECONDS:
+            self.cancellation.wait(seconds)
 
     @property
     def not_utf_8(self) -> Collection[str]:

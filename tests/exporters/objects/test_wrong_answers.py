@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from email.utils import format_datetime
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -99,6 +101,28 @@ def test_an_object_without_an_etag_that_changes_while_it_is_read_is_not_mixed(
     odd.proxy.answer = answer
     take_out(odd.url, tmp_path / "bundle")
     assert bodies_of(tmp_path / "bundle") == {"film": b"".join(new)}
+
+
+def test_parts_of_an_object_without_an_etag_are_read_once_its_second_is_over(
+    odd: OddShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What replaces it in the same second has the same time: nothing told its parts from others."""
+    odd.shop.put("film", b"before")
+    bucket, waits = odd.bucket(), list[float]()
+    [listed] = bucket.list()
+    at_server = listed.modified.replace(microsecond=0)
+
+    def answer(asked: Asked) -> Answer | None:
+        if asked.method != "HEAD":
+            return None
+        answer = odd.proxy.forward(asked)
+        return replace(answer, headers=(*answer.headers, ("Date", format_datetime(at_server, usegmt=True))))
+
+    odd.proxy.answer = answer
+    monkeypatch.setattr(bucket.cancellation, "wait", waits.append)
+    for summary in (msgspec.structs.replace(listed, etag=""), listed):
+        assert b"".join(bucket.read_parts(summary, [3, 3], window_bytes=MIB)) == b"before"
+    assert waits in ([1.0], [2.0])  # one, where it was written as a second began
 
 
 def test_what_is_kept_compressed_is_not_taken_decompressed(

@@ -33,6 +33,8 @@ _SPACES = " \t"
 """What may stand around a header's value (RFC 9110, section 5.5); spaces of other scripts belong to it."""
 _NO_BODY = {204, 304}
 _REDIRECTS = 300
+_EXPLANATION_BYTES = 2**20
+"""Of what comes with an error, or another endpoint, no more is read: S3's are some hundred bytes."""
 
 
 class Endpoint(Struct, frozen=True):
@@ -104,7 +106,7 @@ class Connection:
         self._endpoint = endpoint
         self._socket: socket.socket | None = None
         self._has_no_body = False
-        self._most_bytes: int | None = None
+        self._most_bytes = sys.maxsize
         self._send_error: OSError | None = None
         self._asked_at: float | None = None
         self._moved_bytes, self._moved_at = 0, 0.0
@@ -140,7 +142,8 @@ class Connection:
         with a larger body no more is read, or nothing. ``has_no_body``: the response has none (to HEAD). ``body`` notes
         how far it has left. A fault is kept for ``receive``: the server may have answered before it took all.
         """
-        self._has_no_body, self._most_bytes, self._send_error = has_no_body, most_bytes, None
+        self._has_no_body, self._send_error = has_no_body, None
+        self._most_bytes = sys.maxsize if most_bytes is None else most_bytes
         opened = self.open()
         self._asked_at = time.monotonic()
         try:
@@ -229,7 +232,7 @@ class Connection:
         body_start = self._view[end:filled]
         if self._has_no_body or status in _NO_BODY:
             return Response(status, headers, b""), is_kept
-        most_bytes = self._most_bytes if self._most_bytes is not None and status < _REDIRECTS else sys.maxsize
+        most_bytes = self._most_bytes if status < _REDIRECTS else _EXPLANATION_BYTES
         if "chunked" in headers.get("transfer-encoding", "").lower():
             body = _Chunks(opened, bytes(body_start)).read(most_bytes)
             return Response(status, headers, body), is_kept and len(body) <= most_bytes
@@ -284,20 +287,38 @@ class _Chunks:
         self._held = bytearray(body_start)
 
     def read(self, most_bytes: int) -> bytes:
-        """Return the whole body; of one of more than ``most_bytes`` the beginning, one chunk too much. Raises
+        """Return the whole body; of one of more than ``most_bytes`` the beginning, one byte too much. Raises
         ``OSError`` where it breaks off.
         """
         body = bytearray()
-        while len(body) <= most_bytes and (size_bytes := int(self._line().partition(b";")[0], 16)):
-            self._fill(size_bytes + 2)
-            body += self._held[:size_bytes]
-            del self._held[: size_bytes + 2]
+        while len(body) <= most_bytes and (size_bytes := self._size()):
+            self._move(body, min(size_bytes, most_bytes + 1 - len(body)))
+            if len(body) <= most_bytes:
+                self._line()  # the end of the chunk
         while len(body) <= most_bytes and self._line():
             pass
         return bytes(body)
 
+    def _size(self) -> int:
+        """Return the size of the chunk that begins now. Raises ``ValueError``."""
+        size_bytes = int(self._line().partition(b";")[0], 16)
+        if size_bytes < 0:
+            raise ValueError(f"a chunk of {size_bytes} bytes")
+        return size_bytes
+
+    def _move(self, body: bytearray, size_bytes: int) -> None:
+        """Append so many bytes to a body, as they come."""
+        while size_bytes:
+            self._fill(1)
+            piece = self._held[:size_bytes]
+            body += piece
+            size_bytes -= len(piece)
+            del self._held[: len(piece)]
+
     def _line(self) -> bytes:
         while (end := self._held.find(b"\r\n")) < 0:
+            if len(self._held) > _HEAD_BYTES:
+                raise ConnectionError("a chunk begins without its size")
             self._fill(len(self._held) + 1)
         line = bytes(self._held[:end])
         del self._held[: end + 2]
