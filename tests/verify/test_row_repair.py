@@ -66,7 +66,7 @@ class Postgres(PostgresDatabase):
 
 
 class Mariadb(MariadbDatabase):
-    """The same in MariaDB, whose triggers cannot be kept from firing."""
+    """The same in MariaDB, whose triggers cannot be kept from firing; in tables, too, that know no transactions."""
 
     make = f"""
         CREATE TABLE items (id int AUTO_INCREMENT PRIMARY KEY, name text, price decimal(10,2), data varbinary(20),
@@ -74,10 +74,10 @@ class Mariadb(MariadbDatabase):
         INSERT INTO items (name, price, data, at, rate, shape, doc) SELECT CONCAT('item "', seq, '\\'\\\\'), seq * 1.25,
           UNHEX(MD5(seq)), TIMESTAMP '2024-01-01 00:00:00' + INTERVAL seq HOUR, seq / 7, POINT(seq, 1), '{{"a": 1}}'
           FROM seq_1_to_{ROWS};
-        CREATE TABLE keyless (a int, b text CHARACTER SET latin1, c double, d varbinary(9), e date);
+        CREATE TABLE keyless (a int, b text CHARACTER SET latin1, c double, d varbinary(9), e date) ENGINE=MyISAM;
         INSERT INTO keyless SELECT seq % 20, CASE seq % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'é' END, seq % 20 / 7,
           UNHEX('FF00'), '2024-02-29' FROM seq_1_to_{ROWS};
-        CREATE TABLE swapped (id int PRIMARY KEY, place int UNIQUE);
+        CREATE TABLE swapped (id int PRIMARY KEY, place int UNIQUE) ENGINE=Aria;
         INSERT INTO swapped SELECT seq, seq FROM seq_1_to_50;
         CREATE TABLE parents (id int PRIMARY KEY);
         CREATE TABLE children (id int PRIMARY KEY, parent int, FOREIGN KEY (parent) REFERENCES parents (id)

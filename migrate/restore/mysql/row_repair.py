@@ -106,18 +106,34 @@ class MysqlTableWriter:
         connection = self._connection
         connection.run("BEGIN")
         self._remove([row.text for row in changes.gone])
-        connection.run("SAVEPOINT new_rows")
-        reason = ""
-        try:
-            self._add(changes.new)
-        except pymysql.Error as exc:
-            if not is_about_the_thing(exc):
-                raise
-            connection.run("ROLLBACK TO new_rows")
-            reason = message_of(exc)
+        reason = self._add_all(changes.new) if self._table.transactional else self._add_each(changes.new)
         with durable("repair.mysql.rows"):
             connection.run("COMMIT")
         return reason
+
+    def _add_all(self, texts: Sequence[bytes]) -> str:
+        """Add rows, all or none; return why they are refused, "" where they are not."""
+        self._connection.run("SAVEPOINT new_rows")
+        try:
+            self._add(texts)
+        except pymysql.Error as exc:
+            if not is_about_the_thing(exc):
+                raise
+            self._connection.run("ROLLBACK TO new_rows")
+            return message_of(exc)
+        return ""
+
+    def _add_each(self, texts: Sequence[bytes]) -> str:
+        """Do the same in a table whose engine takes nothing back; some (Aria) refuse even a savepoint."""
+        for position, text in enumerate(texts):
+            try:
+                self._add([text])
+            except pymysql.Error as exc:
+                if not is_about_the_thing(exc):
+                    raise
+                self._remove(texts[:position])
+                return message_of(exc)
+        return ""
 
     def _remove(self, texts: Sequence[bytes]) -> None:
         head = f"DELETE FROM {self._table.label} WHERE ".encode()
