@@ -116,6 +116,18 @@ class MysqlAddress(WithSecrets, frozen=True):
         """Whether the server is on this machine, so that the traffic crosses no network."""
         return bool(self.options.get("socket")) or is_local(self.host)
 
+    @property
+    def ssl_mode(self) -> str:
+        """How TLS is used. Who names an authority or a certificate wants it, as with MySQL's own clients."""
+        usual = (
+            "verify_ca"
+            if "ssl-ca" in self.options
+            else "required"
+            if "ssl-cert" in self.options
+            else "preferred"
+        )
+        return self.options.get("ssl-mode", usual).lower()
+
 
 def parse_url(url: str, secrets: Mapping[str, str] = {}) -> MysqlAddress:
     """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it.
@@ -341,7 +353,7 @@ def _open(address: MysqlAddress) -> Any:
     """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where the traffic
     crosses no network, only if the login needs it.
     """
-    mode = address.options.get("ssl-mode", "preferred").lower()
+    mode = address.ssl_mode
     if mode != "preferred":
         context = None if mode == "disabled" else _context(address, mode)
         return _login(address, ssl=context, ssl_disabled=context is None)
@@ -408,6 +420,7 @@ def _connect_driver(address: MysqlAddress, password: str, **options: Any) -> Any
         defer_connect=True,
         **options,
     )
+    raw.crosses_network = not address.local
     waking_socket(address.url, raw, file_number)
     raw.connect()
     keep_alive(file_number(raw))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pymysql
+from pymysql.constants import CR
 
 from exporters.connections.silent_servers import silence_of
 from exporters.errors import (
@@ -61,6 +62,17 @@ _AGAIN_STEP = "check host, port and network, then run the same command again: fi
 _STEPS = {**dict.fromkeys(_TOO_MANY, _TOO_MANY_STEP), LOCK_TIMEOUT: _LOCKED_STEP}
 
 
+_CLEAR_STEP = "write ssl-mode=verify_identity, or at least ssl-mode=required, into the URL"
+
+
+class ClearPasswordError(pymysql.OperationalError):  # type: ignore[misc]  # PyMySQL has no types
+    """A server asks for the password in clear, where others could read it."""
+
+    def __init__(self) -> None:
+        words = "the server asks for the password in clear, and the connection is not encrypted, so it was not sent"
+        super().__init__(CR.CR_AUTH_PLUGIN_ERR, words)
+
+
 def number_of(error: BaseException) -> int:
     """Return the server's or the client library's error number, or 0."""
     first = error.args[0] if isinstance(error, pymysql.Error) and error.args else 0
@@ -106,15 +118,21 @@ def as_source_errors(source: str) -> Iterator[None]:
         raise translate(exc, source) from exc
 
 
+def _login_error(error: BaseException, source: str) -> SourceNotAllowedError:
+    if isinstance(error, ClearPasswordError):
+        return SourceNotAllowedError(message_of(error), about=source, next_step=_CLEAR_STEP)
+    return SourceNotAllowedError(
+        f"the server refuses the login: {message_of(error)}",
+        about=source,
+        next_step=_EXPIRED_STEP if number_of(error) in _EXPIRED else _PASSWORD_STEP,
+    )
+
+
 def translate(error: BaseException, source: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
     number, message = number_of(error), message_of(error)
     if number in _LOGIN:
-        return SourceNotAllowedError(
-            f"the server refuses the login: {message}",
-            about=source,
-            next_step=_EXPIRED_STEP if number in _EXPIRED else _PASSWORD_STEP,
-        )
+        return _login_error(error, source)
     if number in _NOT_GRANTED:
         return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
     if number in _NO_DATABASE:

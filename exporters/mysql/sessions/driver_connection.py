@@ -15,7 +15,7 @@ from typing import Any
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, COMMAND
 
-from exporters.mysql.errors import DRIVER_ERRORS
+from exporters.mysql.errors import DRIVER_ERRORS, ClearPasswordError
 
 FULL = 0xFFFFFF
 """A packet of this length goes on in the next one."""
@@ -25,12 +25,16 @@ _RESERVED = slice(9, 32)
 """Zeros of the packet by which a login begins, and of the one that asks for TLS."""
 _FURTHER = slice(28, 32)
 _BULK = (1 << 2).to_bytes(4, "little")
+_IN_CLEAR = {b"mysql_clear_password", b"dialog"}
 
 
 class DriverConnection(Connection):  # type: ignore[misc]  # PyMySQL has no types
-    """A session. ``takes_bulk``: whether it is with a MariaDB that was asked to take rows in bulk."""
+    """A session. ``takes_bulk``: whether it is with a MariaDB that was asked to take rows in bulk.
+    ``crosses_network``: whether others could read what it sends without TLS.
+    """
 
     takes_bulk = False
+    crosses_network = True
 
     def _request_authentication(self) -> None:
         self.takes_bulk = not self.server_capabilities & CLIENT.LONG_PASSWORD
@@ -43,6 +47,12 @@ class DriverConnection(Connection):  # type: ignore[misc]  # PyMySQL has no type
             super()._request_authentication()
         finally:
             del self.write_packet
+
+    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+        """Answer what a server asks for at the login; PyMySQL would send the password in clear to whoever asks."""
+        if plugin_name in _IN_CLEAR and self.crosses_network and not self._secure:
+            raise ClearPasswordError
+        return super()._process_auth(plugin_name, auth_packet, handler)
 
     def _write_login(self, payload: bytes) -> None:
         if payload[_RESERVED] == bytes(_RESERVED.stop - _RESERVED.start):
