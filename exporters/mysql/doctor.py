@@ -11,6 +11,8 @@ from typing import Any
 import pymysql
 from msgspec import Struct
 
+from exporters.changes import NotFollowed
+from exporters.discovery import sentence_of
 from exporters.doctor import (
     Examination,
     ExamineRequest,
@@ -23,7 +25,7 @@ from exporters.doctor import (
     gather,
 )
 from exporters.mysql.catalog import MysqlTable, read_tables
-from exporters.mysql.changes.log_requirements import kept_hours, obstacles
+from exporters.mysql.changes.log_requirements import kept_hours, obstacles, tables_apart
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import hidden_routines, hidden_tables, unlisted_kinds
 from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, as_source_errors
@@ -114,7 +116,7 @@ def examine(request: ExamineRequest) -> Examination:
         **tls_facts(certificate),
         "rights": count_words(missing, "missing"),
         "snapshot": {GLOBAL_LOCK: "exact"}.get(source.snapshot, source.snapshot),
-        "changes": _changes_words(findings, hours),
+        "changes": _changes_words(source, findings, hours),
         "clock": clock_words(skew),
     }
     return Examination(words, findings, needs, sum(table.size_bytes for table in source.tables))
@@ -320,11 +322,20 @@ def _changes(source: _ExaminedMysql) -> Iterator[Finding]:
         problem = f"{source.rights.account} has neither RELOAD nor LOCK TABLES"
         fix = source.grant("RELOAD", "*.*")
         yield source.request.no_log(source.server, problem, fix)
+    by_reason: dict[str, list[NotFollowed]] = {}
+    for table, lack in tables_apart(source.connection, source.tables):
+        if table.transactional:  # others are named for having no snapshot
+            by_reason.setdefault(lack.reason, []).append(lack)
+    for reason, lacks in by_reason.items():
+        [words] = sentence_of([lack.name for lack in lacks], "table", "cannot be followed")
+        problem = f"{words} ({reason})"
+        fix = Fix("advice", "\n".join(lack.remedy for lack in lacks), source.server)
+        yield source.request.not_in_log(f"database {source.database}", problem, fix)
 
 
-def _changes_words(findings: Sequence[Finding], hours: float | None) -> str:
+def _changes_words(source: _ExaminedMysql, findings: Sequence[Finding], hours: float | None) -> str:
     """Return whether changes can be followed, and for how long the server keeps its log."""
-    if any(finding.check == "changes" for finding in findings):
+    if any((finding.check, finding.object) == ("changes", source.server) for finding in findings):
         return "no"
     return "possible" if hours is None else f"possible; binary log kept for {hours:.0f} h"
 

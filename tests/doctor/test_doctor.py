@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from exporters.doctor import Finding, gather
+from exporters.doctor import ExamineRequest, Finding, gather
+from exporters.mysql.doctor import examine as examine_mysql
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse
 from scripts.process import free_port
 from tests.cli.conftest import call
+from tests.exporters.mysql import databases as mysql_databases
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import HttpProxy, refusal
@@ -248,6 +250,22 @@ def test_what_an_account_may_not_read_is_named_and_the_fixes_mend_it(request, ki
     assert (second.code, second.findings("shop")) == (0, {})
     facts = next(one["facts"] for one in second.examined if one["kind"] == "source")
     assert facts["snapshot"] == "exact"
+
+
+def test_a_table_of_mariadb_whose_only_key_is_spatial_is_named(followed_mariadb):
+    url = followed_mariadb.database()
+    database = urlsplit(url).path[1:]
+    for statement in (
+        "CREATE TABLE spots (p POINT NOT NULL, SPATIAL KEY (p))",
+        "CREATE TABLE places (id INT PRIMARY KEY, p POINT NOT NULL, SPATIAL KEY (p))",
+    ):
+        mysql_databases.run_sql(url, statement)
+    examined = examine_mysql(ExamineRequest(url, follow=True))
+    [finding] = [finding for finding in examined.findings if finding.check == "changes"]
+    assert (finding.severity, finding.object) == ("slow", f"database `{database}`")
+    assert finding.problem.startswith("1 table cannot be followed: spots (no primary key")
+    assert finding.fix.text == f"ALTER TABLE `{database}`.`spots` ADD PRIMARY KEY (…);"
+    assert examined.facts["changes"].startswith("possible")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
 from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest, name_of_prepared
-from exporters.mysql.changes.log_requirements import is_left_out, obstacles
+from exporters.mysql.changes.log_requirements import is_left_out, obstacles, tables_apart
 from exporters.mysql.changes.logged_statements import Names
 from exporters.mysql.changes.touched_rows import touched_rows
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
@@ -45,7 +45,7 @@ from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.definitions.definition_digests import DEFINITIONS, read_digests
 from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors, is_about_the_thing
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.live_rows import MysqlRows
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
@@ -54,11 +54,6 @@ from exporters.touched_rows import TouchedRows
 _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
-_SPATIAL = """
-SELECT DISTINCT TABLE_NAME FROM information_schema.STATISTICS
-WHERE TABLE_SCHEMA = DATABASE() AND INDEX_TYPE = 'SPATIAL'
-"""
-_SPATIAL_ONLY = "it has no primary key, and MariaDB does not find the rows of a log by a SPATIAL key"
 _ACTING_KEYS = """
 SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA = CONSTRAINT_SCHEMA
 FROM information_schema.REFERENTIAL_CONSTRAINTS
@@ -317,12 +312,7 @@ class MysqlChangeLog:
     def _base(
         self, control: Connection, tables: Sequence[MysqlTable], sequences: Sequence[str], lock: str
     ) -> ChangeBase:
-        spatial = {str(name) for (name,) in control.rows(_SPATIAL)} if control.is_mariadb else set()
-        apart = [
-            (table, _SPATIAL_ONLY if table.transactional else f"{table.engine} has no transactions")
-            for table in tables
-            if not table.transactional or (table.name in spatial and not table.key)
-        ]
+        apart = tables_apart(control, tables)
         log = {
             "server": server_identity(control),
             "database": str(control.value("SELECT DATABASE()")),
@@ -332,16 +322,7 @@ class MysqlChangeLog:
             "apart": [*(table.name for table, _ in apart), *sequences],
             "prepared": _prepared(control),
         }
-        not_followed = [
-            NotFollowed(
-                table.name,
-                reason,
-                f"ALTER TABLE {quote_name(self._address.database)}.{table.label}"
-                f" {'ADD PRIMARY KEY (…)' if table.transactional else 'ENGINE = InnoDB'};",
-            )
-            for table, reason in apart
-            if not table.elsewhere
-        ]
+        not_followed = [lack for table, lack in apart if not table.elsewhere]
         return ChangeBase(self._name, self._files.end, lock, log, not_followed)
 
     def _require_log(self, control: Connection) -> None:

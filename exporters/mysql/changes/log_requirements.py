@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pymysql
 from msgspec import Struct
 
+from exporters.changes import NotFollowed
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -21,6 +23,11 @@ _KEEPS_HISTORY = """
 SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'SYSTEM VERSIONED'
 ORDER BY 1 LIMIT 1
 """
+_SPATIAL = """
+SELECT DISTINCT TABLE_NAME FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = DATABASE() AND INDEX_TYPE = 'SPATIAL'
+"""
+_SPATIAL_ONLY = "no primary key, and MariaDB does not find the rows of a log by a SPATIAL key"
 _RETENTION = ("binlog_expire_logs_seconds", "expire_logs_days")
 
 
@@ -63,6 +70,24 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
         if not any(rights.has(name, "*") for name in names):
             problem = f"{rights.account} has no {names[0]}"
             yield Obstacle(problem, f"GRANT {names[0]} ON *.* TO {rights.account};")
+
+
+def tables_apart(
+    connection: Connection, tables: Sequence[MysqlTable]
+) -> list[tuple[MysqlTable, NotFollowed]]:
+    """Return the tables whose changes cannot be followed, and why. Raises the driver's errors."""
+    spatial = {str(name) for (name,) in connection.rows(_SPATIAL)} if connection.is_mariadb else set()
+    apart = []
+    for table in tables:
+        label = f"{quote_name(connection.address.database)}.{table.label}"
+        if not table.transactional:
+            reason, change = f"{table.engine} has no transactions", "ENGINE = InnoDB"
+        elif table.name in spatial and not table.key:
+            reason, change = _SPATIAL_ONLY, "ADD PRIMARY KEY (…)"
+        else:
+            continue
+        apart.append((table, NotFollowed(table.name, reason, f"ALTER TABLE {label} {change};")))
+    return apart
 
 
 def is_left_out(connection: Connection) -> bool:
