@@ -32,9 +32,11 @@ help:
 
 ##@ A move, in this order
 
-discover: $(VENV)/.ready ## list what FROM='URL …' has, and write the case file
-	@$(if $(FROM),,[ -e '$(CASE)' ] || { echo "→ name the servers: make discover FROM='postgresql://me@old s3://?profile=old'" >&2; exit 2; })
+discover: .servers-named $(VENV)/.ready ## list what FROM='URL …' has, and write the case file
 	@$(MOVEOUT) discover $(if $(FROM),--to,-c) '$(CASE)' $(FROM) $(ARGS)
+
+.servers-named: # before a setup of minutes
+	@$(if $(FROM),,[ -e '$(CASE)' ] || { echo "→ name the servers: make discover FROM='postgresql://me@old s3://?profile=old'" >&2; exit 2; })
 
 doctor: $(VENV)/.ready ## say what would go wrong, and how to repair it
 	@$(MOVEOUT) doctor -c '$(CASE)' $(ARGS)

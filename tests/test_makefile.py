@@ -48,9 +48,9 @@ def test_discover_writes_the_case_file_where_servers_are_named():
     assert "moveout discover --to 'other.toml' postgresql://old 's3://?profile=old'" in output
 
 
-def test_discover_without_servers_and_without_a_case_file_says_how_to_name_them(tmp_path):
+def test_discover_without_servers_and_without_a_case_file_says_how_to_name_them_before_the_setup(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        make("-o", ".venv/.ready", "discover", f"CASE={tmp_path}/none.toml")
+        make("discover", f"CASE={tmp_path}/none.toml", f"VENV={tmp_path}/venv", "PIP=false")
     assert "make discover FROM='" in failed.value.stderr
 
 
