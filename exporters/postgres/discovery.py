@@ -89,12 +89,12 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
         with as_source_errors(address.url):
             databases = [_Database(*row) for row in connection.execute(_DATABASES).fetchall()]
         own = [database for database in databases if database.name not in _OF_PROVIDERS]
-        server = _server_identity(connection)
+        server, role = _server_identity(connection), connection.info.user
         sizes = {} if names_only else {database.oid: _size(connection, database) for database in own}
     offered = [database for database in own if not database.is_template]
     looked_into = [database for database in offered if not names_only or database.name == _MAINTENANCE]
     with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="discover") as pool:
-        read = pool.map(lambda database: _read_contents(address, database), looked_into)
+        read = pool.map(lambda database: _read_contents(address, database, role), looked_into)
         contents = dict(zip((database.oid for database in looked_into), read, strict=True))
     sources, left_out = [], []
     for database in offered:
@@ -150,14 +150,14 @@ def _size(connection: psycopg.Connection[tuple[Any, ...]], database: _Database) 
     return None
 
 
-def _read_contents(address: PostgresAddress, database: _Database) -> _Contents:
+def _read_contents(address: PostgresAddress, database: _Database, role: str) -> _Contents:
     """Look into a database: how many tables, and which of them this role may not read."""
     if not database.allows_connections:
         allow = f"ALTER DATABASE {quote_name(database.name)} ALLOW_CONNECTIONS true"
         return _Contents(problems=[f"it allows no connections: {allow}"])
     if not database.permitted:
-        grant = f"GRANT CONNECT ON DATABASE {quote_name(database.name)}"
-        return _Contents(problems=[f"this role may not connect: {grant} TO the role"])
+        grant = f"GRANT CONNECT ON DATABASE {quote_name(database.name)} TO {quote_name(role)}"
+        return _Contents(problems=[f"this role may not connect: {grant}"])
     try:
         with connect(address.to_database(database.name)) as connection:
             connection.execute("SET search_path = pg_catalog")

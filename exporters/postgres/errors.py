@@ -30,7 +30,6 @@ _LOGIN_STEP = (
 _OTHER_PROTOCOL = "invalid response to SSL negotiation"
 _OTHER_SERVER_STEP = "a server that is no PostgreSQL listens there: check the port"
 _GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"
-_CONNECT_STEP = "grant the role CONNECT on this database, as its owner or a superuser"
 LOCKS_STEP = (
     "raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy"
 )
@@ -77,8 +76,7 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
             f"the server refuses the login: {message}", about=source, next_step=_LOGIN_STEP
         )
     if state == "42501":
-        step = _CONNECT_STEP if "CONNECT" in message else _GRANT_STEP  # no language translates the keyword
-        return SourceNotAllowedError(message, about=source, next_step=step)
+        return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
     if state == "3D000":
         return SourceGoneError(message, about=source, next_step="check the database name in the URL")
     if state in {"42P01", "3F000"}:

@@ -44,9 +44,10 @@ def parse_deadline(text: str, *, relative: bool = True) -> datetime:
         moment = _moment(text)
         return moment if moment.tzinfo else moment.astimezone()
     except (ValueError, OverflowError):
+        also = "; or 30h, 1d12h from now" if relative else ""
         raise UsageError(
             f"deadline {text!r} is not a time",
-            next_step="write 2026-11-25T18:00:00Z or 2026-11-25 18:00 Europe/Berlin, with --deadline also 30h, 1d12h",
+            next_step=f"write 2026-11-25T18:00:00Z or 2026-11-25 18:00 Europe/Berlin{also}",
         ) from None
 
 

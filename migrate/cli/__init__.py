@@ -124,7 +124,10 @@ class _Verbs(TyperGroup):
 
     def _main_shell_completion(self, *args: Any, **options: Any) -> None:
         _join_bash_words()
-        super()._main_shell_completion(*args, **options)
+        try:
+            super()._main_shell_completion(*args, **options)
+        except (KeyboardInterrupt, typer.Exit):  # Ctrl-C while the shell waits for it
+            sys.exit(INTERRUPTED)
 
     def invoke(self, ctx: Any) -> Any:
         arguments = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it

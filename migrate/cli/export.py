@@ -630,7 +630,7 @@ def export_command(
             loaded,
             options,
             signers=signers,
-            scheduler=cluster.chosen(),
+            scheduler=cluster.scheduler,
         ),
     )
     return replace(exported, typed_location=to or "")

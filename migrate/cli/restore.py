@@ -478,7 +478,7 @@ def restore_command(
     destinations = chosen_destinations(location, source_words, loaded)
     if dry_run:
         return _would_restore(session, location, destinations, create=create, merge=merge)
-    options = RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create)
+    options = RestoreOptions(merge, only or (), report_to, snowball, cluster.scheduler, create)
     signers = signing.load(loaded)
     restored = announced(
         session,

@@ -55,5 +55,5 @@ def run_command(
         )
     if allow_empty:
         loaded = replace(loaded, sources=with_empty_allowed(loaded.sources))
-    options = RestoreOptions(scheduler=cluster.chosen(), create=create)
+    options = RestoreOptions(scheduler=cluster.scheduler, create=create)
     return run_case(session, loaded, options, status_page=status_page, keeps_following=keep_following)

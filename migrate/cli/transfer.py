@@ -214,7 +214,7 @@ def transfer_command(
     for sentence in within_destinations(loaded.destinations if loaded else {}, (destination,)):
         session.progress.note(f"! {sentence}")
     signers = signing.load(loaded)
-    scheduler = cluster.chosen()
+    scheduler = cluster.scheduler
     return announced(
         session,
         loaded,

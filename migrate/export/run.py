@@ -40,6 +40,7 @@ from migrate.export.preflight import LocationRoom, SourceChanges, check_names, c
 from migrate.export.source_export import export_source, lift_rate_limit
 from migrate.export.source_units import ExportRun
 from migrate.export.standing_seal import is_unchanged
+from migrate.number_text import list_words
 from migrate.report import sealed_page
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
@@ -181,6 +182,8 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
 
 def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     results = [export_source(run, source) for source in sources]
+    if earlier := [result.reconciliation.name for result in results if result.is_earlier]:
+        run.progress.note(f"exported by an earlier run, and not read again: {list_words(earlier)}")
     broken = [result.broken for result in results if result.broken is not None]
     broken_names = {source.name for source in broken}
     options = run.options

@@ -57,13 +57,15 @@ LOST_IN_VAIN = 3
 
 
 class ExportedSource(Struct, frozen=True):
-    """The result of one source. ``broken``: why it broke off, if it did. ``describe`` returns the reconciliation of a
+    """The result of one source. ``broken``: why it broke off, if it did. ``is_earlier``: an earlier run has exported it
+    completely, and it was not asked again. ``describe`` returns the reconciliation of a
     source that could not be finished. It writes files, so it is called just before the seal.
     """
 
     reconciliation: SourceReconciliation
     broken: BrokenSource | None = None
     describe: Callable[[], SourceReconciliation] | None = None
+    is_earlier: bool = False
 
     def described(self) -> SourceReconciliation:
         """Return the reconciliation for the seal."""
@@ -78,7 +80,7 @@ def export_source(run: ExportRun, source: Source) -> ExportedSource:
     if before is not None and _is_finished(run, before):
         run.followed.resume(source.name, before.summary.positions)
         _show_done(run.progress, before)
-        return ExportedSource(before)
+        return ExportedSource(before, is_earlier=before.complete)
     if before is not None and not before.totals.items and not isinstance(source, UnreadableSource):
         _forget_earlier_run(run, source)
         before = None
@@ -383,10 +385,7 @@ def _finished_before(
         run.ledger.forget(source.name)
         return None
     run.ledger.add_final(final)
-    earlier = _reconciliation(run, source, final.summary)
-    if earlier.complete:
-        run.progress.note(f"{source.name} was exported by an earlier run, and is not read again")
-    return earlier
+    return _reconciliation(run, source, final.summary)
 
 
 def _load_records(

@@ -223,7 +223,7 @@ def require_content(reader: BundleReader, source: str) -> None:
     ]
     if reasons:
         raise IncompleteError(
-            f"nothing of {source} in the bundle can be restored: {reasons[0]}",
+            f"the bundle has nothing of it: {reasons[0]}",
             next_step="export it again to the same location, while the old host is there",
         )
 

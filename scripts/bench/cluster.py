@@ -105,14 +105,7 @@ def _compare(
                 cluster.wait()
                 clients[0].create_bucket(Bucket=f"again-{number}-{workers}")
                 for verb, arguments in _commands(number, workers, options.verbs):
-                    command = [
-                        beside("moveout"),
-                        *arguments,
-                        "--executor",
-                        "dask",
-                        "--scheduler",
-                        cluster.address,
-                    ]
+                    command = [beside("moveout"), *arguments, "--scheduler", cluster.address]
                     measured = _run([*command, "--quiet"], worker_links[:workers], options.up_mbit)
                     seconds.setdefault((verb, workers), []).append(measured.seconds)
                     print(f"  {verb:8} {workers} workers {measured}", flush=True)

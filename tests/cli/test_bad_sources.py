@@ -116,10 +116,12 @@ def test_a_run_explains_a_dead_server_once_however_many_of_its_databases_it_name
     )
     ended = call("run", "-c", case)
     assert ended.code == 3, ended.err
-    assert (ended.out + ended.err).count("onnection refused") == 1
-    assert "source a, source b" in ended.out
-    assert ended.out.count("check host, port and network") == 1
-    assert f"not exported: {dead}/b: not reachable (see doctor above)" in ended.out
+    steps, summary = ended.out.split("summary ──")
+    assert (steps + ended.err).count("onnection refused") == summary.count("onnection refused") == 1
+    assert "source a, source b" in steps
+    assert steps.count("check host, port and network") == summary.count("check host, port and network") == 1
+    assert f"not exported: {dead}/b: not reachable (see doctor above)" in steps
+    assert "not exported, for the same reason as a" in summary
     assert f"b cannot be opened: {dead}/b: not reachable (see doctor above)" in ended.err
     in_json = call("run", "-c", case, "--json").json["result"]
     assert "onnection refused" in str(in_json["summary"])
@@ -133,6 +135,8 @@ def test_a_run_whose_servers_are_all_dead_explains_them_once_and_each_line_names
         + "".join(f'[[source]]\nname = "{name}"\nurl = "{dead}/{name}"\n' for name in ("a", "b"))
     )
     ended = call("run", "-c", case)
-    assert (ended.code, (ended.out + ended.err).count("onnection refused")) == (5, 1), ended
-    assert f"the export stopped: {dead}/a: not reachable (see doctor above)" in ended.out
-    assert f"the export stopped: {dead}/b: not reachable (see doctor above)" in ended.out
+    steps, summary = ended.out.split("summary ──")
+    assert (ended.code, (steps + ended.err).count("onnection refused")) == (5, 1), ended
+    assert summary.count("onnection refused") == 1
+    assert f"the export stopped: {dead}/a: connection to server" in summary
+    assert "the export stopped, for the same reason as a" in summary

@@ -204,6 +204,19 @@ def test_completion_is_installed_for_the_shell_that_is_named(shell, path, tmp_pa
     assert f"complete_{shell}" in run("--show-completion", shell).out
 
 
+def test_ctrl_c_while_a_shell_waits_for_completions_is_no_traceback(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("migrate.cli._Verbs.resolve_command", interrupt)
+    monkeypatch.setenv("_MOVEOUT_COMPLETE", "complete_fish")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "moveout export --")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    with pytest.raises(SystemExit) as ended:
+        app(prog_name="moveout")
+    assert ended.value.code == 130
+
+
 @pytest.mark.parametrize(
     ("line", "meant"),
     [("exprt", "'export'"), ("export --bwlimt 5M", "'--bwlimit'"), ("custody verfy", "'verify'")],

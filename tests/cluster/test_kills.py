@@ -31,7 +31,7 @@ def words(source, location, cluster):
 
 
 def export_words(source, location, cluster, rate):
-    executor = ("--executor", "dask", "--scheduler", cluster.address)
+    executor = ("--scheduler", cluster.address)
     return ("export", source, "--to", location, *executor, "--bwlimit", rate)
 
 

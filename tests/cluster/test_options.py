@@ -14,11 +14,8 @@ from tests.cli.conftest import call
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--executor", "dask"), "needs a scheduler"),
-        (("--scheduler", "tcp://h:1"), "needs the executor dask"),
-        (("--executor", "spark"), "'spark'"),
-        (("--executor", "dask", "--scheduler", "nowhere.json"), "no scheduler file"),
-        (("--executor", "dask", "--scheduler", "odd://h:1"), "is not a scheduler"),
+        (("--scheduler", "nowhere.json"), "no scheduler file"),
+        (("--scheduler", "odd://h:1"), "is not a scheduler"),
     ],
 )
 @pytest.mark.parametrize("verb", ["export", "transfer", "restore"])
@@ -35,7 +32,7 @@ def test_a_wrong_word_is_2_and_names_it(verb, words, said, tmp_path):
 
 def test_without_the_packages_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    ended = call("transfer", tmp_path, tmp_path / "there", "--executor", "dask", "--scheduler", "tcp://h:1")
+    ended = call("transfer", tmp_path, tmp_path / "there", "--scheduler", "tcp://h:1")
     assert ended.code == 2
     assert "pip install 'moveout[cluster]'" in ended.err
 
@@ -49,6 +46,6 @@ def test_nothing_of_it_is_imported_by_the_command(tmp_path):
 def test_a_scheduler_that_does_not_answer_is_5(tmp_path, monkeypatch):
     monkeypatch.setattr("migrate.cluster.dask_client.CONNECT_SECONDS", 0.5)
     address = f"tcp://127.0.0.1:{free_port()}"
-    ended = call("transfer", tmp_path, tmp_path / "there", "--executor", "dask", "--scheduler", address)
+    ended = call("transfer", tmp_path, tmp_path / "there", "--scheduler", address)
     assert ended.code == 5, ended.err
     assert "no scheduler answers" in ended.err

@@ -20,7 +20,7 @@ def origin(minio, make_bucket):
 
 
 def by(cluster):
-    return ("--executor", "dask", "--scheduler", cluster.address)
+    return ("--scheduler", cluster.address)
 
 
 def payload(*, large=3):

@@ -87,7 +87,7 @@ def test_what_an_account_may_not_read_is_named(old_host):
         "1 table with row-level security, which hides rows from this role: public.own",
     ]
     assert postgres["locked"]["problems"] == [
-        'this role may not connect: GRANT CONNECT ON DATABASE "locked" TO the role'
+        f'this role may not connect: GRANT CONNECT ON DATABASE "locked" TO "{READER}"'
     ]
     assert (postgres["locked"]["items"], postgres["locked"]["size_bytes"]) == (None, None)
     assert postgres["empty"]["problems"] == []

@@ -189,7 +189,7 @@ def test_only_a_source_that_is_whole_is_said_to_need_no_reading(tmp_path: Path) 
     for _ in range(2):
         export(sources, location, workers=1, progress=Told())
     assert [note for note in notes if "not read again" in note] == [
-        "app was exported by an earlier run, and is not read again"
+        "exported by an earlier run, and not read again: app"
     ]
 
 

@@ -38,6 +38,7 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, silent_error, sqlstate, translate
+from exporters.postgres.identifiers import quote_name
 from exporters.structs import WithSecrets
 
 _log = logging.getLogger(__name__)
@@ -421,7 +422,12 @@ def _why_not(
         if needs_libpq and sqlstate(exc).startswith("28"):
             step = f"check user and password, and {_SETTINGS_STEP.removeprefix('check ')}"
             return SourceNotAllowedError(in_one_line(error), about=address.url, next_step=step)
-        return translate(exc, address.url)
+        refusal = translate(exc, address.url)
+        if isinstance(exc, asyncpg.InsufficientPrivilegeError) and error.pgconn:
+            names = (error.pgconn.db, error.pgconn.user)
+            database, role = (quote_name(name.decode(errors="replace")) for name in names)
+            refusal.next_step = f"as its owner or a superuser: GRANT CONNECT ON DATABASE {database} TO {role}"
+        return refusal
     except (*DRIVER_ERRORS, asyncpg.InterfaceError, RuntimeError) as exc:
         if (silence := silence_of(exc)) is not None:
             return silent_error(error, address.url, silence)

@@ -327,7 +327,8 @@ class MoveResult(Struct, frozen=True):
         }
 
     def draw(self, console: Console) -> None:
-        """Print the result of the move. Each step was printed when it ended."""
+        """Print the result of the move, with all reasons: the steps were printed when they ended, maybe hours ago."""
+        console.errors = ErrorWords()
         console.print(Heading("summary"))
         draw_rows(console, self.summary.rows())
         console.print()
