@@ -10,7 +10,15 @@ CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY, k int) PARTITION BY 
 CREATE TABLE numbered_1 PARTITION OF numbered FOR VALUES FROM (0) TO (9); INSERT INTO numbered (k) VALUES (1), (2);
 CREATE TABLE ends (d interval, t timestamptz); INSERT INTO ends VALUES ('infinity', 'infinity'), ('-infinity', NULL), ('1 day', NULL);
 GRANT MAINTAIN ON ends TO pg_monitor;
+CREATE TABLE shared (room int4range, at daterange, EXCLUDE USING gist (room WITH =, at WITH &&)) PARTITION BY LIST (room);
+CREATE TABLE shared_1 PARTITION OF shared FOR VALUES IN ('[1,2)') PARTITION BY LIST (room);
+CREATE TABLE "shared ''2" PARTITION OF shared_1 FOR VALUES IN ('[1,2)'); INSERT INTO shared VALUES ('[1,2)', '[2020-01-01,2020-02-01)');
+ALTER TABLE "shared ''2" RENAME CONSTRAINT "shared ''2_room_at_excl" TO "it""s ''its own";
 -- 18
+CREATE TABLE lets (room int4range, at daterange, CONSTRAINT k PRIMARY KEY (room, at WITHOUT OVERLAPS)) PARTITION BY LIST (room);
+CREATE TABLE lets_1 PARTITION OF lets FOR VALUES IN ('[1,2)'); INSERT INTO lets VALUES ('[1,2)', '[2020-01-01,2020-02-01)');
+ALTER TABLE lets_1 CLUSTER ON lets_1_pkey; COMMENT ON CONSTRAINT lets_1_pkey ON lets_1 IS 'of one room';
+CREATE TABLE of_lets (room int4range, at daterange, FOREIGN KEY (room, PERIOD at) REFERENCES lets (room, PERIOD at));
 CREATE TABLE shown (a int, twice int GENERATED ALWAYS AS (a * 2) VIRTUAL, thrice int GENERATED ALWAYS AS (a * 3) STORED);
 INSERT INTO shown VALUES (1), (NULL);
 CREATE TABLE stays (room int4range, at daterange, PRIMARY KEY (room, at WITHOUT OVERLAPS)); INSERT INTO stays VALUES ('[1,2)', '[2020-01-01,2020-02-01)');

@@ -123,6 +123,32 @@ def test_indexes_come_at_once_then_foreign_keys_then_the_rest_in_order():
     ) == [(True, ["t k", "i"]), (False, ["j"]), (True, ["t f"]), (False, ["t up", "x", "m"])]
 
 
+def excluding(table: str, name: str, clause: str = "WITH &&") -> bytes:
+    sql = f"ALTER TABLE ONLY public.{table}\n    ADD CONSTRAINT {name} EXCLUDE USING gist (a {clause});"
+    return entry("CONSTRAINT", f"{table} {name}", sql)
+
+
+def attached(above: str, below: str) -> bytes:
+    return entry("INDEX ATTACH", below, f"ALTER INDEX public.{above} ATTACH PARTITION public.{below};")
+
+
+def test_a_key_that_no_server_attaches_is_made_with_those_of_the_partitions():
+    tree = (
+        excluding("p", "k"),
+        excluding("p1", "k1"),
+        excluding("p1a", '"k\'1a"'),
+        attached("k", "k1"),
+        attached("k1", '"k\'1a"'),
+    )
+    (made,), renamed = (stage.steps for stage in stages(split_script(HEAD + b"".join(tree)).entries))
+    assert b"ALTER TABLE public.p\n" in made.entry.sql
+    assert made.tables == {("public", name) for name in ("p", "p1", "p1a")}
+    assert [step.entry.name for step in renamed] == ["k1", '"k\'1a"']
+    assert b" made <> 'k''1a' " in renamed[1].entry.sql
+    other = (excluding("p", "k"), excluding("p1", "k1", "WITH ="), attached("k", "k1"))
+    assert planned(*other) == [(True, ["p k", "p1 k1"]), (False, ["k1"])]
+
+
 def test_nothing_moves_across_an_entry_that_may_be_needed():
     function = entry("FUNCTION", "f()", "CREATE FUNCTION public.f() …;")
     assert planned(index("a", "public.t"), function, index("b", "public.t")) == [

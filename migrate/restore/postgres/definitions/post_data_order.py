@@ -20,6 +20,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, Name, unquote
+from migrate.restore.postgres.definitions.partition_keys import with_keys_of_partitions
 
 _INDEX = re.compile(
     rb"^CREATE (?:UNIQUE )?INDEX " + NAME + rb" ON (?:ONLY )?(" + QUALIFIED + rb") USING ", re.MULTILINE
@@ -188,10 +189,14 @@ def stages(entries: Sequence[DumpEntry], weights: Mapping[Name, int] | None = No
     """Return the stages of a script, without its event triggers. ``weights``: the tables' sizes."""
     result: list[Stage] = []
     segment = _Segment()
-    for entry in entries:
+    every, locked = with_keys_of_partitions(entries)
+    for entry in every:
         if is_event_trigger(entry):
             continue
         step = _step(entry, weights or {})
+        if below := locked.get(entry.number):
+            size_bytes = sum((weights or {}).get(table, 0) for table in below)
+            step = replace(step, tables=step.tables | below, size_bytes=size_bytes)
         if entry.kind == "INDEX ATTACH":
             segment.attached.append(step)
         elif not step.tables and entry.kind not in _POSTPONED:
