@@ -54,6 +54,8 @@ CREATE VIEW shop.grouped AS SELECT o.*, count(*) AS n FROM shop.orders o
   JOIN shop.customer c ON c.id = customer GROUP BY o.id;
 COMMENT ON INDEX shop.orders_by_state IS E'--\n-- Name: x; Type: INDEX; Schema: public; Owner: me\n--\n';
 CREATE STATISTICS shop.correlated ON state, amount FROM shop.orders;
+CREATE STATISTICS shop.linked ON day, id FROM shop.event_2020; COMMENT ON STATISTICS shop.linked IS 'FROM day';
+COMMENT ON INDEX shop.event_text IS 'of all';
 CREATE RULE quiet AS ON DELETE TO shop.audit DO INSTEAD NOTHING;
 CREATE PUBLICATION all_of_it FOR TABLE shop.orders;
 """
@@ -344,7 +346,9 @@ def test_a_partitioned_table_stands_for_its_partitions(shop, other_postgres):
         destination, "SELECT tableoid::regclass::text, count(*) FROM shop.event GROUP BY 1"
     ) == fetch(url, "SELECT tableoid::regclass::text, count(*) FROM shop.event GROUP BY 1")
     query = (
-        "SELECT indexname FROM pg_indexes WHERE schemaname = 'shop' AND tablename LIKE 'event%' ORDER BY 1"
+        "SELECT indexrelid::regclass::text, indisvalid, obj_description(indexrelid) FROM pg_index"
+        " WHERE indrelid::regclass::text LIKE 'shop.event%' UNION ALL SELECT stxname, true,"
+        " obj_description(oid) FROM pg_statistic_ext WHERE stxname = 'linked' ORDER BY 1"
     )
     assert fetch(destination, query) == fetch(url, query)
 
