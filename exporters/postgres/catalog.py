@@ -37,6 +37,7 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
   coalesce(am.amname, '') AS access_method,
   greatest(c.reltuples, 0)::int8 AS counted_rows, c.relpages::int8 AS counted_pages,
+  pg_stat_get_live_tuples(c.oid)::int8 AS live_rows,
   (SELECT 28 + coalesce(sum(CASE WHEN a.attlen > 0 THEN a.attlen ELSE 32 END), 0) FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::int8 AS row_bytes,
   CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0 ELSE pg_table_size(c.oid) END::int8 AS size_bytes,
@@ -294,12 +295,17 @@ def read_tables(
 def _row_estimate(row: Mapping[str, Any]) -> int:
     """Return about how many rows a table has, as PostgreSQL's planner does (``table_block_relation_estimate_size`` in
     src/backend/access/table/tableam.c): today's pages by the density that ANALYZE saw, else by the widths of types.
+    Where ANALYZE saw none, the server's count of writes is closer. A crash resets that, so a page counts for one row at
+    least.
     """
     rows, pages, heap_bytes = int(row["counted_rows"]), int(row["counted_pages"]), int(row["heap_bytes"] or 0)
+    page_bytes = int(row["page_bytes"])
     if not heap_bytes:
         return rows
     if rows and pages:
-        return round(rows * heap_bytes / (pages * int(row["page_bytes"])))
+        return round(rows * heap_bytes / (pages * page_bytes))
+    if live := int(row["live_rows"]):
+        return max(live, heap_bytes // page_bytes)
     return heap_bytes // int(row["row_bytes"])
 
 

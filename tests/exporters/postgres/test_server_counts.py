@@ -108,3 +108,14 @@ def _alter(connection: psycopg.Connection) -> None:
         connection.execute("ALTER TABLE t ADD COLUMN y int")
     except psycopg.errors.QueryCanceled:
         connection.rollback()
+
+
+def test_rows_of_a_table_that_was_never_analyzed_are_guessed_by_what_was_written(postgres):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE wide AS SELECT repeat('x', 400) AS t, n FROM generate_series(1, 5000) n")
+    with open_snapshot(parse_url(url)) as (_, (table,)):
+        assert table.estimate == 5000
+    run_sql(url, "SELECT pg_stat_reset()")  # as after a crash
+    run_sql(url, "INSERT INTO wide VALUES ('', 0)")
+    with open_snapshot(parse_url(url)) as (_, (table,)):
+        assert table.heap_bytes // 8192 <= table.estimate <= 5001
