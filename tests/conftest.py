@@ -80,6 +80,8 @@ SERVERS = pytest.StashKey[Servers]()
 BUCKETS = pytest.StashKey[list[tuple[S3Server, str]]]()
 """Those that tests have made, of the file that runs."""
 BASE_DIRECTORY = pytest.StashKey[Path]()
+LONG_TESTS = pytest.StashKey[list[str]]()
+"""The names of the tests with the mark ``torture`` that were collected, also where the run leaves them out."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -135,8 +137,9 @@ class _FileScheduling(LoadFileScheduling):
         return next((files for files in TOGETHER if nodeid.startswith(files)), super()._split_scope(nodeid))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process ends long after the others."""
+    config.stash[LONG_TESTS] = [item.nodeid for item in items if item.get_closest_marker("torture")]
     items.sort(key=lambda item: _place(item.path.relative_to(ROOT).as_posix()))
 
 

@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import pytest
+from _pytest.mark.expression import Expression
 
 from scripts.scoreboard import __main__ as scoreboard
 from scripts.scoreboard import rounds as scoreboard_rounds
@@ -27,8 +29,18 @@ from scripts.scoreboard.rounds import (
     read_rounds,
     run_step,
 )
-from scripts.scoreboard.rows import ROWS, Row, Step, of_bench, of_forecasts, of_outsiders, of_pytest
-from tests.conftest import pytest_runtest_logreport
+from scripts.scoreboard.rows import (
+    ROWS,
+    Output,
+    Row,
+    Step,
+    of_bench,
+    of_forecasts,
+    of_long_tests,
+    of_outsiders,
+    of_pytest,
+)
+from tests.conftest import LONG_TESTS, pytest_runtest_logreport
 from tests.tools import tally
 
 SUITES = """
@@ -124,6 +136,9 @@ def test_output_of_other_programs_is_counted() -> None:
     assert found.counts == {"outsiders' cases": 158, "arrived equal": 138, "differences that were named": 20}
     assert found.failures == ("mariadb-suite: 2 differences not named, 1 errors",)
     assert of_forecasts("forecasts: 6 moves, 3 within P50, 5 within P90\n").counts["within P90"] == 5
+    assert of_long_tests(f"{FAILED}==== 2 failed, 31 passed, 4 skipped in 61.20s (0:01:01) ====\n") == Output(
+        Counter({"long tests": 31}), of_pytest(FAILED).failures
+    )
     assert of_bench("1 s\nmoveout : rclone = 2.70 x the objects a second\n").counts == {"comparisons": 1}
 
 
@@ -252,6 +267,37 @@ def test_every_step_names_what_is_there() -> None:
         for step in row.steps:
             for path in re.findall(r"tests/[\w/.]+", " ".join(step.words)):
                 assert (scoreboard_rounds.CHECKOUT / path).exists(), step.command
+
+
+def test_every_long_test_is_run_by_a_step(pytestconfig: pytest.Config) -> None:
+    """Of those that were collected: with the whole suite, of all. A new one needs a step in ``scripts/scoreboard``."""
+    steps = [step for row in ROWS for step in row.steps if step.words[:2] == ("make", "torture")]
+    chosen = [chosen_by(step.words[2].removeprefix("ARGS=")) for step in steps]
+    assert [test for test in pytestconfig.stash[LONG_TESTS] if not any(one(test) for one in chosen)] == []
+
+
+def test_a_step_runs_what_its_paths_and_its_expression_choose() -> None:
+    chosen = chosen_by("-n 2 tests/a tests/b.py -k 'all and not c'")
+    assert chosen("tests/a/d.py::test[all-1]")
+    assert chosen("tests/b.py::test_all")
+    assert not chosen("tests/ab/d.py::test[all-1]")
+    assert not chosen("tests/a/d.py::test[all-c]")
+    assert not chosen("tests/a/d.py::test[few-1]")
+
+
+def chosen_by(arguments: str) -> Callable[[str], bool]:
+    """Return what tells whether pytest runs a test, given arguments of a step."""
+    words = shlex.split(arguments)
+    paths = [word for word in words if word.startswith("tests/")]
+    expression = Expression.compile(words[words.index("-k") + 1]) if "-k" in words else None
+
+    def chosen(test: str) -> bool:
+        is_there = any(test.startswith((f"{path}/", f"{path}::")) for path in paths)
+        return is_there and (
+            expression is None or expression.evaluate(lambda name, **_: name in test.lower())
+        )
+
+    return chosen
 
 
 def test_the_command_of_a_step_is_one_that_a_shell_takes() -> None:

@@ -6,10 +6,11 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _PYTEST = re.compile(r"^counted: (.+)$", re.MULTILINE)
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?|\S+)(?: - .*)?$", re.MULTILINE)
+_PASSED = re.compile(r"^=.* (\d+) passed\b.* in \d.*=$", re.MULTILINE)
 _SECTION = re.compile(r"^_+ (?:ERROR at \w+ of )?(\S.*?) _+$", re.MULTILINE)
 _REASON = re.compile(r"^E +(\S.*)$", re.MULTILINE)
 _REASON_CHARACTERS = 300
@@ -43,6 +44,14 @@ def of_pytest(text: str) -> Output:
     failed = dict.fromkeys(_FAILED.findall(text))
     named = {test: reasons.get(test.partition("::")[2].replace("::", "."), "") for test in failed}
     return Output(counts, tuple(f"{test} - {reason}" if reason else test for test, reason in named.items()))
+
+
+def of_long_tests(text: str) -> Output:
+    """Read how many tests passed, and what ``of_pytest`` reads."""
+    output = of_pytest(text)
+    return Output(
+        output.counts + Counter({"long tests": sum(map(int, _PASSED.findall(text)))}), output.failures
+    )
 
 
 def of_outsiders(text: str) -> Output:
@@ -127,6 +136,12 @@ def _faults(name: str, engine: str, **environment: object) -> Step:
     return _torture(name, f"{_FAULTS} -k {engine}", MOVEOUT_FAULT_ROUNDS=3, **environment)
 
 
+def _long_tests(name: str, *paths: str) -> Step:
+    words = " ".join(f"tests/{path}" for path in paths)
+    step = _torture(name, f"-n 2 --dist loadfile {words}")
+    return replace(step, read=of_long_tests)
+
+
 def _outsiders(suite: str, rows: int, name: str = "", part: str = "1/1") -> Step:
     words = f"{suite} --rows {rows}" + (f" --slice {part}" if name else "")
     return Step(f"{suite}{name}", ("make", "outsiders", f"ARGS={words}"), read=of_outsiders)
@@ -181,6 +196,9 @@ ROWS = (
             _torture("random moments", "tests/torture/test_kills.py", MOVEOUT_KILLS=12),
             _torture("random moments: databases", "tests/torture/test_kills_databases.py", MOVEOUT_KILLS=12),
             _torture("random moments: histories", "tests/torture/test_kills_histories.py", MOVEOUT_KILLS=9),
+            _torture(
+                "random moments: servers, too", "tests/torture/test_kills_restarted.py", MOVEOUT_KILLS=8
+            ),
         ),
     ),
     Row(
@@ -300,6 +318,63 @@ ROWS = (
             _faults("MariaDB: faults", "mariadb"),
         ),
         ("kills", "kills of servers", "lost logs"),
+    ),
+    Row(
+        "further-cases",
+        "What holds in one case holds in the others: other servers, versions, sizes, moments and orders of events",
+        "the long tests that no other row runs, two files at a time",
+        "long tests",
+        1_000,
+        (
+            _long_tests("storage", "storage"),
+            _long_tests("exports of PostgreSQL 12 to 18", "exporters/postgres"),
+            _long_tests(
+                "exports of other databases",
+                "exporters/mysql",
+                "exporters/sqlite",
+                "exporters/test_contract.py",
+            ),
+            _long_tests("exports of buckets", "exporters/objects", "export"),
+            _long_tests("transfers", "transfer", "test_damage.py"),
+            _long_tests("restores", "restore"),
+            _long_tests("changes", "changes", "follow"),
+            _long_tests("syncs", "sync"),
+            _long_tests("custody", "custody", "discover", "doctor"),
+            _long_tests("commands", "cli", "docs", "outsiders", "test_install.py", "test_proof.py"),
+            _long_tests("clusters", "cluster"),
+            _long_tests(
+                "whole databases",
+                *(
+                    f"torture/test_{name}.py"
+                    for name in (
+                        "flavours",
+                        "four_commands",
+                        "large_object",
+                        "large_values",
+                        "left_out",
+                        "many_tables",
+                        "money",
+                        "mysql_own",
+                        "random_databases",
+                        "random_schemas",
+                        "repairs",
+                    )
+                ),
+            ),
+            _long_tests(
+                "followed databases",
+                *(
+                    f"torture/follow/test_{name}.py"
+                    for name in (
+                        "clock_jumps",
+                        "failover",
+                        "mysql_clean_after_kills",
+                        "polled_servers",
+                        "silence",
+                    )
+                ),
+            ),
+        ),
     ),
     Row(
         "speeds",

@@ -83,10 +83,11 @@ def ended(move: Move, monkeypatch: pytest.MonkeyPatch, **environment: str) -> in
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in LEAN else pytest.mark.torture) for name in MOVES]
-)
-@pytest.mark.parametrize(
-    "is_long", [False, pytest.param(True, marks=pytest.mark.torture)], ids=["few", "all"]
+    ("name", "is_long"),
+    [
+        *(pytest.param(name, False, id=f"few-{name}") for name in LEAN),
+        *(pytest.param(name, True, id=f"all-{name}", marks=pytest.mark.torture) for name in MOVES),
+    ],
 )
 @pytest.mark.timeout(3600)
 def test_ends_at_each_durable_step_and_the_same_command_finishes(

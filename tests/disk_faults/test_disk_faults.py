@@ -158,9 +158,12 @@ def failures(calls: Counter[str], letters: str, seed: str) -> Iterator[Failure]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "transfer" else pytest.mark.torture) for name in MOVES]
+    ("name", "most"),
+    [
+        pytest.param("transfer", FEW, id="few-transfer"),
+        *(pytest.param(name, MANY, id=f"many-{name}", marks=pytest.mark.torture) for name in MOVES),
+    ],
 )
-@pytest.mark.parametrize("most", [FEW, pytest.param(MANY, marks=pytest.mark.torture)], ids=["few", "many"])
 @pytest.mark.timeout(3600)
 def test_a_disk_fails_and_the_same_command_completes(request, disk, tmp_path, name, most):
     kind, fixtures = MOVES[name]
