@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from exporters.discovery import Discovery, FoundSource, NotTaken
-from exporters.errors import SourceGoneError, SourceNotAllowedError
+from msgspec.structs import replace
+
+from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from exporters.limits import Note
 from exporters.lossless_text import printable, url_path
 from exporters.sqlite.address import SqliteAddress, parse_url
-from exporters.sqlite.files.backup import is_database
-from exporters.sqlite.files.directory import COMPANION_ENDINGS
+from exporters.sqlite.errors import code_of, is_damage
+from exporters.sqlite.files.backup import check_file, is_database, open_file
+from exporters.sqlite.files.directory import COMPANION_ENDINGS, link_out
 
 PLAIN_FILES = "plain files"
+_COUNTS = """
+SELECT count(*) FILTER (WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'), count(*) FROM sqlite_schema
+"""
+_LOCK_SECONDS = 0.5
 _ADVICE = "Copy them with rsync or tar, or into a bucket: moveout takes buckets."
 
 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the SQLite files below a directory, or the one that is named. See ``exporters.discovery.Discover``."""
-    del secrets, note, names_only
+    del secrets, note
     root = parse_url(url).path
     if not root.is_dir():
         if not root.exists():
             raise SourceGoneError(f"there is no directory {root}", next_step="check the path")
-        return Discovery([_source_of(root, root.parent)])
-    walk = _Walk(root)
+        return Discovery([_source_of(root, root.parent, names_only=names_only)])
+    walk = _Walk(root, names_only=names_only)
     walk.run()
     return walk.result()
 
@@ -36,8 +45,9 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
 class _Walk:
     """Goes through a directory without following links, and sorts what lies there."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, names_only: bool) -> None:
         self._root = root
+        self._names_only = names_only
         self._databases: list[Path] = []
         self._other_bytes: Counter[str] = Counter()
         self._gaps: list[str] = []
@@ -57,7 +67,8 @@ class _Walk:
             NotTaken(PLAIN_FILES, str(self._root / top), size_bytes, advice=_ADVICE)
             for top, size_bytes in sorted(self._other_bytes.items())
         ]
-        return Discovery([_source_of(path, self._root) for path in self._databases], others, self._gaps)
+        sources = [_source_of(path, self._root, names_only=self._names_only) for path in self._databases]
+        return Discovery(sources, others, self._gaps)
 
     def _look_at(self, path: Path) -> None:
         try:
@@ -74,10 +85,8 @@ class _Walk:
 
     def _look_at_link(self, path: Path) -> None:
         """Note a link that leads out of the directory: what lies there is not looked at."""
-        if path.is_symlink() and not path.resolve().is_relative_to(self._root.resolve()):
-            self._gaps.append(
-                f"{printable(str(path))} is a link to {printable(str(path.resolve()))}: name that one, too"
-            )
+        if target := link_out(path, self._root):
+            self._gaps.append(f"{printable(str(path))} is a link to {target}: name that one, too")
 
     def _count(self, path: Path, size_bytes: int) -> None:
         parts = path.relative_to(self._root).parts
@@ -92,7 +101,7 @@ class _Walk:
         self._gaps.append(f"the directory {printable(error.filename)} cannot be read: {error.strerror}")
 
 
-def _source_of(path: Path, root: Path) -> FoundSource:
+def _source_of(path: Path, root: Path, *, names_only: bool) -> FoundSource:
     """Return a database file; its size is that of its content and of what its write-ahead log holds."""
     address = SqliteAddress(path, f"sqlite://{url_path(path)}")
     size_bytes = path.stat().st_size
@@ -100,7 +109,20 @@ def _source_of(path: Path, root: Path) -> FoundSource:
     if log.is_file():
         size_bytes += log.stat().st_size
     name = path.relative_to(root).as_posix()
-    return FoundSource(address.url, name, size_bytes=size_bytes, identity=f"sqlite:{path}")
+    found = FoundSource(address.url, name, size_bytes=size_bytes, identity=f"sqlite:{path}")
+    return found if names_only else _looked_into(found, address)
+
+
+def _looked_into(found: FoundSource, address: SqliteAddress) -> FoundSource:
+    """Return a source with its tables counted, as far as that takes no copy and no waiting."""
+    try:
+        is_quiet = check_file(address).wal and not address.companion("-wal").exists()
+        with closing(open_file(address.path, immutable=is_quiet, seconds=_LOCK_SECONDS)) as connection:
+            tables, entries = connection.execute(_COUNTS).fetchone()
+    except (SourceError, sqlite3.Error, UnicodeDecodeError) as exc:
+        problems = ("its schema is damaged",) if is_damage(exc) or code_of(exc) == "SQLITE_NOTADB" else ()
+        return replace(found, problems=problems)
+    return replace(found, items=int(tables), facts=() if entries else (EMPTY,))
 
 
 def _belongs_to_database(path: Path) -> bool:

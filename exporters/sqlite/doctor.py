@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from exporters.api import Gap
 from exporters.doctor import Examination, ExamineRequest, Finding, Fix, count_words
 from exporters.errors import SourceError, SourceUsageError
 from exporters.sqlite.address import SqliteAddress, parse_url
@@ -32,7 +33,7 @@ def examine(request: ExamineRequest) -> Examination:
             raise SourceUsageError(
                 f"there is no SQLite database in {address.path}", next_step="check the path"
             )
-        findings = [_skipped(gap.item, gap.reason) for gap in listed.gaps]
+        findings = list(map(_not_taken, listed.gaps))
         findings += [finding for file in files for finding in _unreadable(file)]
     size_bytes = sum(_size(file) for file in files)
     findings += _room(size_bytes)
@@ -73,8 +74,18 @@ def _damage(address: SqliteAddress) -> Iterator[Finding]:
         yield Finding("loses", "damage", str(address.path), problem, consequence, advice)
 
 
+def _not_taken(gap: Gap) -> Finding:
+    """Return the finding about what lies in a directory and is not exported. What is no database is only named."""
+    if gap.disposition == "failed":
+        return _skipped(gap.item, gap.reason)
+    advice = Fix(
+        "advice", "copy it in another way, where it is needed; an encrypted database is decrypted first"
+    )
+    return Finding("info", "files", gap.item, gap.reason, "It is not exported.", advice)
+
+
 def _skipped(name: str, reason: str, advice: str = "") -> Finding:
-    fix = Fix("advice", advice or "let this account read the file")
+    fix = Fix("advice", advice or "let this account read it, or take it out of the directory")
     return Finding("loses", "rights", name, reason, "It is not exported.", fix)
 
 

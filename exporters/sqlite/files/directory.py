@@ -71,29 +71,50 @@ def find(root: Path) -> DirectoryListing:
     names: list[str] = []
 
     def refuse(error: OSError) -> None:
-        raise SourceError(f"{error.filename} cannot be read: {error.strerror}") from error
+        reason = f"the directory cannot be read: {error.strerror}"
+        if (folder := Path(error.filename)) == root:
+            raise SourceError(f"{root}: {reason}", next_step="use an account that may read it") from error
+        gaps.append(Gap(printable(folder.relative_to(root).as_posix()), "failed", reason))
 
-    for folder, _, files in os.walk(root, onerror=refuse):
+    for folder, folders, files in os.walk(root, onerror=refuse):
         names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
+        for path in (Path(folder) / name for name in sorted(folders)):
+            if target := link_out(path, root):
+                reason = f"it is a link to {target}: name that one, too"
+                gaps.append(Gap(printable(path.relative_to(root).as_posix()), "excluded", reason))
     all_names = set(names)
     for name in sorted(names):
         if any(name.endswith(end) and name.removesuffix(end) in all_names for end in COMPANION_ENDINGS):
             continue
-        if not is_utf_8(name):
-            step = f"export it as a source of its own, sqlite://{url_path(root / name)}"
-            gaps.append(Gap(printable(name), "failed", f"its name is not UTF-8: {step}"))
-            continue
-        try:
-            holds_database = is_database(root / name)
-        except OSError as exc:
-            gaps.append(Gap(name, "failed", f"it cannot be read: {exc.strerror}"))
-            continue
-        if holds_database:
+        if (gap := _not_taken(root / name, name)) is None:
             databases.append(name)
         else:
-            reason = "it is no SQLite database, or an encrypted one"
-            gaps.append(Gap(name, "excluded", reason if (root / name).is_file() else "it is no file"))
+            gaps.append(gap)
     return DirectoryListing(databases, gaps)
+
+
+def link_out(path: Path, root: Path) -> str:
+    """Return where a link leads, if that is not below ``root``; "" for all else."""
+    is_link = os.path.islink(path)  # noqa: PTH114  what cannot be asked is none
+    if not is_link or path.resolve().is_relative_to(root.resolve()):
+        return ""
+    return printable(str(path.resolve()))
+
+
+def _not_taken(path: Path, name: str) -> Gap | None:
+    """Return why a file is not exported, None where it is a database."""
+    if not is_utf_8(name):
+        step = f"export it as a source of its own, sqlite://{url_path(path)}"
+        return Gap(printable(name), "failed", f"its name is not UTF-8: {step}")
+    try:
+        if is_database(path):
+            return None
+    except OSError as exc:
+        is_dangling = path.is_symlink() and not path.exists()
+        reason = f"it is a link to {os.readlink(path)}, where nothing is" if is_dangling else ""  # noqa: PTH115
+        return Gap(name, "failed", printable(reason) or f"it cannot be read: {exc.strerror}")
+    reason = "it is no SQLite database, or an encrypted one"
+    return Gap(name, "excluded", reason if path.is_file() else "it is no file")
 
 
 class DirectorySource:

@@ -98,6 +98,45 @@ def test_a_name_that_is_not_utf8_is_a_gap_by_name(folder, tmp_path):
     assert gap.reason.endswith(f"export it as a source of its own, {url_of(folder)}/odd%FF.db")
 
 
+def test_what_a_link_leads_to_and_a_directory_that_cannot_be_read_are_named(tmp_path):
+    """The files behind a link were missing, and nothing said so; one directory cost all of the source."""
+    folder, apart = tmp_path / "data", tmp_path / "apart"
+    for directory in (folder / "deep", apart):
+        directory.mkdir(parents=True)
+    run_sql(folder / "a.db", "CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+    run_sql(apart / "b.db", "CREATE TABLE t (x); INSERT INTO t VALUES (2)")
+    (folder / "linked").symlink_to(apart)
+    (folder / "again").symlink_to(folder / "deep")
+    (folder / "gone.db").symlink_to("/nowhere/gone.db")
+    opened = [os.open(folder / "deep", os.O_RDONLY)]
+    for _ in range(20):  # its whole path is longer than any that can be opened
+        os.mkdir("d" * 250, dir_fd=opened[-1])
+        opened.append(os.open("d" * 250, os.O_RDONLY, dir_fd=opened[-1]))
+    list(map(os.close, opened))
+    ended = run("export", f"app=sqlite://{folder}", "--to", tmp_path / "bundle")
+    assert ended.code == 3
+    reader = read_bundle(tmp_path / "bundle")
+    gaps = {gap.item.partition("/")[0]: (gap.disposition, gap.reason) for _, gap in reader.gaps()}
+    assert gaps == {
+        "linked": ("excluded", f"it is a link to {apart}: name that one, too"),
+        "gone.db": ("failed", "it is a link to /nowhere/gone.db, where nothing is"),
+        "deep": ("failed", "the directory cannot be read: File name too long"),
+    }
+    assert [row.schema for row in reader.catalog()] == ["a.db"]
+
+
+def test_discover_counts_tables_and_names_damage(tmp_path):
+    run_sql(tmp_path / "a.db", "PRAGMA journal_mode = WAL; CREATE TABLE t (x UNIQUE); CREATE TABLE u (x)")
+    run_sql(tmp_path / "b.db", "PRAGMA user_version = 1")
+    path = run_sql(tmp_path / "c.db", "CREATE TABLE t (x)")
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE TOBLE"))
+    [server] = run("discover", tmp_path, "--json").json["result"]["servers"]
+    sources = {source["name"]: source for source in server["sources"]}
+    assert [sources[name]["items"] for name in ("a.db", "b.db", "c.db")] == [2, 0, None]
+    assert (sources["b.db"]["facts"], sources["c.db"]["problems"]) == (["empty"], ["its schema is damaged"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "b.db", "c.db"]
+
+
 def test_a_directory_without_databases_is_a_mistake(tmp_path):
     with pytest.raises(SourceUsageError, match="no SQLite database"):
         SqliteExporter().open("app", url_of(tmp_path), StandaloneHost())
