@@ -24,9 +24,11 @@ from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.bundle_json import LeftOutSource
 from migrate.errors import DamageError, GoneError, NotEmptyError
+from migrate.number_text import list_words
 from migrate.storage.api import Store, exists
 
 VERSION = 1
+_SHOWN_SOURCES = 3
 
 
 class SourceName(Struct, frozen=True):
@@ -193,7 +195,7 @@ def claim_error(
     """Return the error for a location that holds the bundle of sources that are not named now."""
 
     def listed(sources: Sequence[SourceName]) -> str:
-        return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
+        return list_words([f"{source.name}={source.url}" for source in sources], _SHOWN_SOURCES) or "nothing"
 
     named = {source.name for source in case_sources}
     error = OtherSourcesError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.structs import as_dict
 from migrate.bundle.bundle_json import CaseInfo
-from migrate.bundle.export_state import LocationKind, SourceName, look, read_state
+from migrate.bundle.export_state import LocationKind, OtherSourcesError, SourceName, look, read_state
 from migrate.bundle.lease import clear_dead
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.limits import gently, parse_limits
@@ -616,24 +617,39 @@ def export_command(
         *within_destinations(loaded.destinations if loaded else {}, (location, transfer_to)),
     ):
         session.progress.note(f"! {sentence}")
-    if proof.dry_run:
-        return _would_export(session, endpoints, location, options.limits)
-    signers = signing.load(loaded)
-    exported = announced(
-        session,
-        loaded,
-        status_page,
-        lambda: run_export(
+    with _naming_the_whole(loaded):
+        if proof.dry_run:
+            return _would_export(session, endpoints, location, options.limits)
+        signers = signing.load(loaded)
+        exported = announced(
             session,
-            endpoints,
-            location,
             loaded,
-            options,
-            signers=signers,
-            scheduler=cluster.scheduler,
-        ),
-    )
+            status_page,
+            lambda: run_export(
+                session,
+                endpoints,
+                location,
+                loaded,
+                options,
+                signers=signers,
+                scheduler=cluster.scheduler,
+            ),
+        )
     return replace(exported, typed_location=to or "")
+
+
+@contextmanager
+def _naming_the_whole(case: Case | None) -> Iterator[None]:
+    """Where some sources of a case are exported to the bundle of all, let the error name the export of all."""
+    try:
+        yield
+    except OtherSourcesError as exc:
+        if case is not None and exc.unnamed and case.sources.keys() >= {*exc.unnamed}:
+            exc.next_step = (
+                f"moveout export {case.option} exports all of the case, and reads only what is missing; --to LOCATION"
+                " gives these a bundle of their own"
+            )
+        raise
 
 
 def _would_export(

@@ -386,7 +386,8 @@ def _report_until_end(
                     return True
         if now - reported_at >= _REPORT_SECONDS:
             reported_at = now
-            for state in (follower.state() for follower in followers):
+            ended = [f for f in followers if until_caught_up and f.is_done]  # the result has them
+            for state in (follower.state() for follower in followers if follower not in ended):
                 if isinstance(state, DeltaState) and not _is_news(state, reported):
                     continue
                 session.progress.note(state_line(state))
@@ -398,7 +399,7 @@ def _is_news(state: DeltaState, reported: dict[str, tuple[bool, int, int]]) -> b
     are now.
     """
     news = state.passes > 0, state.rows, len(state.stopped)
-    before, reported[state.source] = reported.get(state.source), news
+    before, reported[state.source] = reported.get(state.source, (False, 0, 0)), news
     return news != before
 
 

@@ -495,12 +495,7 @@ def run_plan(
     works = move_works(source_plans, route)
     known = ReferenceClass.of(reference(), read_history())
     now = datetime.now(UTC)
-    # A plan may be for some of the sources of a case; the others stay nowhere.
-    left_behind = (
-        find_left_behind(case, {**case.sources, **endpoints}, answers)
-        if case and answers is not None
-        else None
-    )
+    left_behind = find_left_behind(case, endpoints, answers) if case and answers is not None else None
     unlisted = unlisted_servers(case, left_behind) if case else []
     shown = forecast(
         works,

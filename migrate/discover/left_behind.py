@@ -30,12 +30,12 @@ def find_left_behind(
     case: Case, sources: Mapping[str, Endpoint], answers: Sequence[ServerAnswer]
 ) -> LeftBehind:
     """Return what the servers of a case have answered that is neither among its sources nor among what it leaves out or
-    does not take, nor holds its bundle. ``sources`` are those that leave: with what patterns meant when they were
-    expanded.
+    does not take, nor holds its bundle. ``sources`` are those that leave now, maybe some of the case's: with what
+    patterns meant when they were expanded.
     """
     locations = (location.url for location in (case.bundle, case.transfer_to) if location)
     known = [
-        *(source.url for source in sources.values()),
+        *(source.url for source in (*case.sources.values(), *sources.values())),
         *(entry.url for entry in case.left_out),
         *locations,
     ]

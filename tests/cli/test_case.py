@@ -19,7 +19,7 @@ from migrate.cli.status import LocationStatus, Status, page_of
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import local_moment_words
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.tools.terminal import Terminal
 
 
@@ -277,3 +277,23 @@ def test_a_source_that_is_named_with_its_case_has_what_the_case_says_of_it(tmp_p
         for word in words:
             ended = call("plan", "-c", case, word, "--json", env=env)
             assert (ended.code, len(ended.json["result"]["sources"])) == (0, 1), ended
+
+
+def test_an_export_of_some_sources_of_a_case_names_the_export_of_all(tmp_path):
+    files = [tmp_path / "app" / name for name in ("a.db", "b.db")]
+    (tmp_path / "app").mkdir()
+    sources = ""
+    for file in files:
+        make_file(file)
+        sources += f'[[source]]\nname = "{file.stem}"\nurl = "sqlite://{file}"\n'
+    case = write(
+        tmp_path, f'[bundle]\nlocation = "bundle"\n[[server]]\nurl = "sqlite://{tmp_path}/app"\n{sources}'
+    )
+    alone = call("export", "-c", case, "a", "--to", tmp_path / "alone")
+    assert (alone.code, "not taken" in alone.out) == (0, False), alone
+    assert call("export", "-c", case).code == 0
+    refused = call("export", "-c", case, "a", "--json")
+    assert refused.code == 2
+    step = refused.json["error"]["next"]
+    assert f"moveout export -c {case} exports all of the case" in step
+    assert "--drop" not in step
