@@ -108,8 +108,8 @@ class Exported(Struct, frozen=True):
     """Sources whose log cannot be followed, so that delta passes find what they write."""
     case_option: str = ""
     """The option that names the case file, for the next commands; "" where there is none."""
-    typed_location: str = ""
-    """The location as it was typed, for the next commands; "" where a case file or a whole move has them."""
+    next_steps: Sequence[str] = ()
+    """What to do with a complete bundle; none where a whole move does it."""
 
     @property
     def exit_code(self) -> int:
@@ -202,11 +202,9 @@ class Exported(Struct, frozen=True):
                     " the source's log has it"
                 )
             )
-        if self.outcome.complete and self.typed_location and console.is_terminal:
-            where = shlex.quote(redact(self.typed_location))
-            console.print(f"→ check every byte: moveout verify {where}")
-            console.print(f"→ copy it to another host: moveout transfer {where} LOCATION")
-            console.print(f"→ bring it up there: moveout restore {where} URL …")
+        if self.outcome.complete and console.is_terminal:
+            for step in self.next_steps:
+                console.print(f"→ {step}")
 
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
@@ -635,7 +633,22 @@ def export_command(
                 scheduler=cluster.scheduler,
             ),
         )
-    return replace(exported, typed_location=to or "")
+    return replace(exported, next_steps=_next_steps(to, loaded))
+
+
+def _next_steps(typed: str | None, case: Case | None) -> Sequence[str]:
+    """Return what to do with a complete bundle at the location that was typed, or at the case's."""
+    if typed:
+        where, where_to, destinations = shlex.quote(redact(typed)), " LOCATION", " URL …"
+    else:
+        assert case is not None, "else there is no location"
+        where, where_to = case.option, "" if case.transfer_to else " LOCATION"
+        destinations = "" if case.destinations else " URL …"
+    return [
+        f"check every byte: moveout verify {where}",
+        f"copy it to another host: moveout transfer {where}{where_to}",
+        f"bring it up there: moveout restore {where}{destinations}",
+    ]
 
 
 @contextmanager

@@ -99,7 +99,8 @@ def check_holds(object_lock: ObjectLock, versions: Sequence[FileVersion], *, wor
     words = [f"until {max(ends):%Y-%m-%d %H:%M} UTC"] if ends else []
     if legal := sum(lock.legal for lock in locked):
         words.append(f"{count_words(legal)} of them by a legal hold without an end")
-    return [f"{count_words(len(locked))} of {things(len(versions), 'version')} are held {', '.join(words)}"]
+    of_all = f"{count_words(len(locked))} of the {things(len(versions), 'version')} to be removed"
+    return [f"{of_all} are held {', '.join(words)}"]
 
 
 def check(

@@ -15,6 +15,7 @@ from migrate.case.loader import load
 from migrate.case.model import Rank
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
+from migrate.cli.export import _next_steps
 from migrate.cli.status import LocationStatus, Status, page_of
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -297,3 +298,15 @@ def test_an_export_of_some_sources_of_a_case_names_the_export_of_all(tmp_path):
     step = refused.json["error"]["next"]
     assert f"moveout export -c {case} exports all of the case" in step
     assert "--drop" not in step
+
+
+def test_the_steps_after_an_export_name_its_case_file_and_what_that_lacks(tmp_path):
+    case = write(tmp_path, TEMPLATE)
+    assert [step.partition(": ")[2] for step in _next_steps(None, load(case))] == [
+        f"moveout verify -c {case}",
+        f"moveout transfer -c {case}",
+        f"moveout restore -c {case}",
+    ]
+    case = write(tmp_path, "[bundle]\nlocation = 'b'\n[[source]]\nurl = 'app.db'\n")
+    assert _next_steps(None, load(case))[1].endswith(f"moveout transfer -c {case} LOCATION")
+    assert _next_steps("my dir", None)[2].endswith("moveout restore 'my dir' URL …")

@@ -67,7 +67,7 @@ class CreatedGrant(Struct, frozen=True):
         """Print what to hand over, and how it is used."""
         console.print(f"{self.name} may read {self.location} until {self.expires}, and nothing else")
         console.print(
-            f"The credential is in {self.file}: hand it over by a safe way. Its owner puts it at the end of"
+            f"The credential is in {self.file}: send it over a channel that you trust. Its owner puts it at the end of"
             " ~/.aws/config and fetches the bundle:"
         )
         url = shlex.quote(_granted_url(self.location, self.name))

@@ -68,7 +68,9 @@ class Linked(Struct, frozen=True):
         console.print(f"Its owner runs either of these; {self.page} says how:")
         console.print(f"  sh {shlex.quote(self.file)} DIRECTORY", wrap=False)
         console.print(f"  aria2c -i {shlex.quote(self.list)}", wrap=False)
-        console.print("Whoever has one of the three can read the bundle: hand them over by a safe way")
+        console.print(
+            "Whoever has one of the three can read the bundle: send them over a channel that you trust"
+        )
         console.print(
             "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
         )

@@ -112,7 +112,7 @@ class ShownLog(Struct, frozen=True):
             details = ", ".join(
                 f"{detail} {_word(value)}" for detail, value in entry.what.details.items() if _is_plain(value)
             )
-            before = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12} {name}{'  ' if known else ' '}"
+            before = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12}  {name}{'  ' if known else ' '}"
             for line in lines_behind(console, plain(before), plain(claimed + details), 6):
                 console.print(Text(line))
         first_named = self.log.first_named(self.trust) if self.trust else {}
