@@ -77,6 +77,7 @@ _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
 _SHOWN_NAMES = 5
 _MOST_SURE = 0.95
+_BUNDLE_LOCATION, _TRANSFER_LOCATION = "the location of the bundle", "the location of [transfer]"
 _VERDICT_STYLES: Mapping[str, str] = {
     "in time": "bold green",
     "tight": "bold yellow",
@@ -294,16 +295,19 @@ def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
 
 def _draw_rates(console: Console, planned: Planned) -> None:
     for location in planned.untried:
-        _draw_failure(console, location, f"the {location.source} location could not be tried: ")
+        _draw_failure(console, location, f"{location.source} could not be tried: ")
     for source in planned.sources if planned.detailed else ():
         if source.estimate:
             rate = source.estimate
             rates = f"{count_words(round(rate.items_rate))} items/s, {bytes_words(rate.bytes_rate)}/s"
             console.print(f"{source.name} was read for a moment at {rates}")
-    for name, measured in (("bundle's", planned.bundle_rates), ("destination's", planned.destination_rates)):
+    for name, measured in (
+        (_BUNDLE_LOCATION, planned.bundle_rates),
+        (_TRANSFER_LOCATION, planned.destination_rates),
+    ):
         if measured:
             rates = f"takes {bytes_words(measured.write)}/s and gives {bytes_words(measured.read)}/s"
-            console.print(f"the {name} location {rates}")
+            console.print(f"{name} {rates}")
 
 
 def _draw_alternative(console: Console, alternative: Alternative, seconds_left: float | None) -> None:
@@ -471,7 +475,7 @@ def run_plan(
     servers = servers_of(case) if case else []
     bundle = options.to or (case.bundle if case else None)
     destination = case.transfer_to if case else None
-    named = {"bundle's": bundle, "destination's": destination}
+    named = {_BUNDLE_LOCATION: bundle, _TRANSFER_LOCATION: destination}
     locations = {name: location for name, location in named.items() if location}
     looked_at = [*endpoints.values(), *destinations.values(), *locations.values(), *servers]
     with session.going_on_without_silent(*looked_at):
@@ -481,11 +485,11 @@ def run_plan(
         checked = check_destinations(source_plans, destinations, options.examined, [*locations.values()])
         is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
         rates, untried = _measure(locations if is_sampled else {}, session.progress)
-        is_there = not any(location.source == "bundle's" for location in untried)
+        is_there = not any(location.source == _BUNDLE_LOCATION for location in untried)
         room = _room(bundle, source_plans) if bundle and is_there else None
     route = MoveRoute(
-        bundle=rates.get("bundle's"),
-        destination=rates.get("destination's"),
+        bundle=rates.get(_BUNDLE_LOCATION),
+        destination=rates.get(_TRANSFER_LOCATION),
         limit_rate=rate_limiter.bytes_per_second if rate_limiter else None,
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,

@@ -307,6 +307,6 @@ def test_the_steps_after_an_export_name_its_case_file_and_what_that_lacks(tmp_pa
         f"moveout transfer -c {case}",
         f"moveout restore -c {case}",
     ]
-    case = write(tmp_path, "[bundle]\nlocation = 'b'\n[[source]]\nurl = 'app.db'\n")
+    case = write(tmp_path, "[bundle]\nlocation = 'b'\n[[source]]\nname = 'app'\nurl = 'app.db'\n")
     assert _next_steps(None, load(case))[1].endswith(f"moveout transfer -c {case} LOCATION")
     assert _next_steps("my dir", None)[2].endswith("moveout restore 'my dir' URL …")

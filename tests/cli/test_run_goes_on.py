@@ -155,8 +155,9 @@ def test_a_copy_that_cannot_be_sent_is_named_and_the_bundle_serves(case, tmp_pat
     out, _, _, compared, *rest = first.json["result"]["sentences"]
     assert (out, compared) == ("Out: all 3 sources.", "Compared row by row: all 3 sources.")
     assert rest[0].startswith(f"The bundle could not be sent to {tmp_path}/blocked/copy: ")
-    assert "The only bundle that was verified lies at" in rest[1]
-    assert rest[2].endswith("no copy of the bundle is verified yet.")
+    assert rest[1].startswith("→ ")
+    assert "The only bundle that was verified lies at" in rest[2]
+    assert rest[3].endswith("no copy of the bundle is verified yet.")
 
     (tmp_path / "blocked").unlink()
     assert call("run", "-c", case).code == 0

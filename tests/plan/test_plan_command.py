@@ -121,7 +121,7 @@ def test_a_plan_is_made_without_a_location_that_is_missing(databases, minio, tmp
     )
     planned = call("plan", "-c", case, "--deadline", "30h")
     assert planned.code == 3, planned
-    assert "! the destination's location could not be tried: there is no bucket" in planned.out
+    assert "! the location of [transfer] could not be tried: there is no bucket" in planned.out
     assert "\n  → check its name" in planned.out
     assert "IN TIME" in planned.out
 

@@ -122,6 +122,8 @@ class MoveSummary(Struct, frozen=True):
                 if self.copy_error
                 else f"{self.copy_problem}."
             )
+            if self.copy_error and self.copy_error.next_step:
+                yield f"→ {self.copy_error.next_step}"
         if self.location and self.only_copy:
             only = "The only bundle that was verified" if self.copy_problem else "The only bundle"
             yield (
