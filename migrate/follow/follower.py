@@ -19,7 +19,14 @@ from exporters.changes import NotFollowed
 from migrate.changes.apply import Applying, ChangeWriter, Mark
 from migrate.changes.capture import resume_position
 from migrate.changes.capture_thread import keep_capturing
-from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.errors import (
+    BusyError,
+    GoneError,
+    IncompleteError,
+    MoveoutError,
+    NoSpaceError,
+    UnreachableError,
+)
 from migrate.follow.followed import FollowedSource, require_base
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.retry_pauses import RetryPauses
@@ -113,7 +120,7 @@ def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Call
 
 class Follower:
     """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while; what
-    fails for ``limit_seconds`` ends.
+    fails for ``limit_seconds`` ends, and a destination is not waited for any longer to be restored.
     """
 
     def __init__(
@@ -290,7 +297,7 @@ class Follower:
         passes is noted once, and tried again: also a destination that is busy with our own last session, whose end the
         server has not noticed yet. One that is busy for longer from the beginning is another command's.
         """
-        busy_until = math.inf
+        busy_until, restored_until = math.inf, time.monotonic() + self._limit_seconds
         pauses = RetryPauses(
             "changes are not applied for now",
             self._cancellation,
@@ -306,7 +313,7 @@ class Follower:
                     return  # nothing more comes: a follow after the restore applies what there is
                 if writer is None:
                     pauses.succeeded()
-                    self._cancellation.wait(_RESTORE_SECONDS)
+                    self._wait_for_restore(restored_until)
                     continue
                 with closing(writer):
                     self._apply_by(writer, pauses)
@@ -320,6 +327,15 @@ class Follower:
                 pauses.failed(exc)
             else:
                 return
+
+    def _wait_for_restore(self, until: float) -> None:
+        """Wait a moment for a restore. Raises ``IncompleteError`` where the destination was not restored ``until``."""
+        if time.monotonic() >= until:
+            raise IncompleteError(
+                f"{self.followed.destination.shown} was not restored from this bundle yet",
+                next_step="run moveout restore, then the same command again",
+            )
+        self._cancellation.wait(_RESTORE_SECONDS)
 
     def _open_writer(self) -> ChangeWriter | None:
         """Return what writes to the destination; None where that was not restored yet, which is noted where it is not

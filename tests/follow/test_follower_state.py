@@ -225,10 +225,11 @@ class Time:
         self.on_wait(len(self.waits))
 
 
-def timed_follower(monkeypatch, source, time, notes=None):
+def timed_follower(monkeypatch, source, time, notes=None, **options):
     monkeypatch.setattr(follower_module, "time", time)
     monkeypatch.setattr(retry_pauses, "_FIRST_SECONDS", 1.0)
-    return Follower(source, None, cancellation=time, note=[].append if notes is None else notes.append)
+    note = [].append if notes is None else notes.append
+    return Follower(source, None, cancellation=time, note=note, **options)
 
 
 def alive(is_alive):
@@ -402,6 +403,17 @@ def test_a_restore_is_not_waited_for_where_no_changes_come_any_more(monkeypatch)
     one._capture_failed = True
     one._apply()
     assert time.waits == []
+
+
+def test_a_command_that_is_to_end_does_not_wait_for_ever_for_a_restore(monkeypatch):
+    source, errors, notes = Source(Writer(None)), [], []
+    source.open_writer = lambda: source.writer
+    one = timed_follower(monkeypatch, source, time := Time(), limit_seconds=60.0)
+    run_guarded(one._apply, errors, notes.append)
+    (error,) = errors
+    assert isinstance(error, IncompleteError)
+    assert error.next_step.startswith("run moveout restore")
+    assert 60 <= time.now <= 62
 
 
 def test_another_command_that_applies_the_changes_ends_the_apply(monkeypatch):
