@@ -18,6 +18,8 @@ from migrate.errors import DamageError, GoneError, UnreachableError
 from migrate.storage.api import Store
 
 _NAME, _TABLES = "delta.json", "delta/"
+_AFTER_SLASH = "0"
+"""What comes next behind a slash in the order of keys."""
 VERSION = 1
 T = TypeVar("T")
 TableState = tuple[str, int, str]
@@ -123,8 +125,10 @@ def write_delta(store: Store, record: DeltaRecord) -> None:
 
 
 def recorded_deltas(store: Store) -> Iterator[DeltaRecord]:
-    """Yield the records of all sources."""
-    for info in store.list(layout.CHANGES):
-        source, _, name = info.key.removeprefix(layout.CHANGES).partition("/")
-        if name == _NAME and (record := read_delta(store, source)) is not None:
+    """Yield the records of all sources. What a source has captured is not listed: that may be many files."""
+    after = ""
+    while (info := next(iter(store.list(layout.CHANGES, start_after=after)), None)) is not None:
+        source = info.key.removeprefix(layout.CHANGES).partition("/")[0]
+        if (record := read_delta(store, source)) is not None:
             yield record
+        after = f"{layout.CHANGES}{source}{_AFTER_SLASH}"

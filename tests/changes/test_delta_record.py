@@ -46,3 +46,22 @@ def test_records_of_delta_passes(tmp_path):
         store.put("changes/shop/delta.json", json.dumps(written | changed).encode())
         with pytest.raises(DamageError, match=r"changes/shop/delta\.json"):
             read_delta(store, "shop")
+
+
+def test_what_a_source_has_captured_is_not_listed_to_find_records(tmp_path, monkeypatch):
+    store, listed = LocalStore(tmp_path), []
+    names = ["app", "app-1", "app.b", "app0"]
+    for name in names:
+        write_delta(store, DeltaRecord(name))
+        for number in range(5):
+            store.put(f"changes/{name}/base/{number}.json", b"{}")
+    every = LocalStore.list
+
+    def counted(self, prefix="", *, start_after=""):
+        for info in every(self, prefix, start_after=start_after):
+            listed.append(info.key)
+            yield info
+
+    monkeypatch.setattr(LocalStore, "list", counted)
+    assert sorted(record.source for record in recorded_deltas(store)) == names
+    assert len(listed) == len(names)
