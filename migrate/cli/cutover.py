@@ -382,7 +382,7 @@ def _followed(session: Session, case: Case) -> tuple[Store, list[SwitchedSource]
     store = session.store(case.bundle)
     sources = expanded(session, case.sources, case, case.bundle, ask=False)
     destinations = destinations_of(case.bundle, case.destinations, case)
-    return store, sources_to_follow(store, sources, destinations)
+    return store, sources_to_follow(store, sources, destinations, copies=session.copies(case))
 
 
 def _cutovers_of(session: Session, store: Store, followed: Sequence[SwitchedSource]) -> closing[AllCutovers]:

@@ -287,7 +287,10 @@ def follow_command(
     destinations = chosen_destinations(location, source_words, loaded)
     check_kinds(reader, destinations)
     sources = _sources(session, reader, loaded, location)
-    followed = sources_to_follow(store, sources, destinations, every=delta, overwrites=overwrite)
+    copies = session.copies(loaded)
+    followed = sources_to_follow(
+        store, sources, destinations, every=delta, overwrites=overwrite, copies=copies
+    )
     if overwrite and not any(isinstance(source, DeltaSource) for source in followed):
         raise UsageError("--overwrite is for delta passes, and no source has them", next_step="leave it out")
     others = sorted(destinations.keys() - {source.name for source in followed})

@@ -79,11 +79,12 @@ DEFINE_DELTA_STEP = (
 
 class DeltaSource(DatabasePair, frozen=True):
     """A source that is kept up by delta passes. ``overwrites``: they replace what others have written at the
-    destination, too.
+    destination, too. ``copies``: other locations of the bundle, next to which a restore may be recorded.
     """
 
     store: Store
     overwrites: bool = False
+    copies: Sequence[Store] = ()
 
     def is_at_work(self) -> bool:
         """Tell whether another moveout writes to the destination. Raises errors of its server."""
@@ -182,7 +183,7 @@ class DeltaSource(DatabasePair, frozen=True):
         return any(
             (record.source, record.destination) == (self.name, self.destination.shown)
             and record.at[:_TO_SECONDS] > at[:_TO_SECONDS]
-            for record in read_restore_records([self.store])
+            for record in read_restore_records([self.store, *self.copies])
         )
 
     def last_pass(self) -> DeltaRecord | None:
@@ -209,10 +210,12 @@ def sources_to_follow(
     *,
     every: bool = False,
     overwrites: bool = False,
+    copies: Sequence[Store] = (),
 ) -> list[FollowedSource | DeltaSource]:
     """Return the sources of a bundle that have a destination, and either a base, or delta passes since their log cannot
     be followed. ``every``: others get delta passes, too, but buckets, which have none; so do, for good, those with a
-    base whose log is gone. ``overwrites``: see ``DeltaSource``. Raises ``UsageError`` where there is no such source.
+    base whose log is gone. ``overwrites``, ``copies``: see ``DeltaSource``. Raises ``UsageError`` where there is no
+    such source.
     """
     bases = {base.source: base for base in recorded_bases(store)}
     recorded = {record.source for record in recorded_deltas(store)}
@@ -221,7 +224,7 @@ def sources_to_follow(
         has_log = name in bases and name not in recorded
         if has_log and not (every and _is_log_gone(store, bases[name], sources[name])):
             continue
-        source = DeltaSource(name, sources[name], destinations[name], store, overwrites)
+        source = DeltaSource(name, sources[name], destinations[name], store, overwrites, copies)
         if (every or name in recorded) and source.destination.engine.row_repair:
             deltas.append(source)
             if name not in recorded:

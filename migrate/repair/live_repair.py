@@ -108,12 +108,13 @@ def _pairs(
     *,
     states: Mapping[str, str] | None,
 ) -> Iterator[TablePair]:
-    """Yield the tables that may differ, of ``tables``."""
+    """Yield the tables that may differ, of ``tables``: one that is not as it was at the destination may, too."""
     for (schema, name), count in sorted(tables.items()):
         label = part_reader.label(schema, name)
         if states is not None and isinstance(rows, VersionedRows):
             is_changed, result.states[label] = rows.changed_since(schema, name, states.get(label, ""))
-            if not is_changed:
+            there = destination.rows.columns(schema, name)
+            if not is_changed and there is not None and {*there} == {*(rows.columns(schema, name) or ())}:
                 continue
         result.read += 1
         yield _pair(rows, destination, part_reader, (schema, name), count)

@@ -10,7 +10,10 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
+from migrate.changes.delta_record import read_delta, write_delta
+from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call, make_file
 from tests.tools.clients import boto_client
 from tests.tools.pages import parse
@@ -104,6 +107,11 @@ def test_what_a_source_has_written_since_it_was_read_comes_by_the_command_that_i
     assert call(*command.split()[1:]).code == 0
     with closing(sqlite3.connect(new / "one.db")) as brought:
         assert brought.execute("SELECT count(*) FROM t WHERE x = 77").fetchone() == (1,)
+    store = open_location("bundle")
+    last = read_delta(store, "one")
+    write_delta(store, replace(last, at="2033-02-01T03:04:05.000+00:00"))
+    *_, since, _, _ = call("run", "-c", case, "--json").json["result"]["sentences"]
+    assert since.startswith("What was written at the sources since 2033-02-01 03:04 UTC may be missing")
     assert call("cutover", "-c", case, "--hold", "--yes").code == 0
     after = call("run", "-c", case)
     assert (after.code, "The switch was made at" in after.out, "--delta" in after.out) == (0, True, False), (

@@ -188,8 +188,11 @@ def test_a_destination_that_was_restored_anew_is_not_taken_for_one_that_passes_h
     """PostgreSQL says which tables were written to at the source: none was read, and the old rows passed for equal."""
     engine, old, new = sides
     case = make_case(sides, tmp_path, monkeypatch)
-    assert call("export", *case, "--follow").code == 0
-    assert call("restore", *case).code == 0
+    write_move_case(
+        tmp_path, old, new, follow=False, transfer=True
+    )  # next to the copy a restore is recorded, too
+    for step in (("export", "--follow"), ("transfer",), ("restore",)):
+        assert call(step[0], *case, *step[1:]).code == 0
     for statement in CHANGE:
         engine.run_sql(old, statement)
     follow = ("follow", *case, "--until-caught-up")
@@ -207,6 +210,23 @@ def test_a_destination_that_was_restored_anew_is_not_taken_for_one_that_passes_h
     assert call(*follow, "--overwrite").code == 0
     for table, rows in ROWS.items():
         assert sorted(engine.fetch(new, f"SELECT * FROM {table}")) == rows
+
+
+def test_a_table_that_the_destination_has_lost_is_named_though_the_source_has_not_written_to_it(
+    postgres, tmp_path
+):
+    old, new = postgres.database(), postgres.database()
+    for url in (old, new):
+        run_postgres(
+            url, "CREATE TABLE gone AS SELECT 1 AS a, 2 AS b; CREATE TABLE other AS SELECT 1 AS a, 2 AS b"
+        )
+    source = DeltaSource("app", Endpoint(old), Endpoint(new), open_location(str(tmp_path / "home")))
+    write_delta(source.store, DeltaRecord("app"))
+    assert source.take_pass(CancellationToken()).unequal == []
+    run_postgres(new, "DROP TABLE gone; ALTER TABLE other DROP COLUMN b")
+    gone, other = source.take_pass(CancellationToken()).unequal
+    assert gone == '"public"."gone": it is not at the destination'
+    assert other.startswith('"public"."other": ')
 
 
 def test_a_first_pass_replaces_only_what_the_restore_has_put_there(sides, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,12 +18,12 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli.common.json_output import print_error
 from migrate.cli.common.log_file import LogFile
 from migrate.cli.common.terminal import Console, Text
-from migrate.errors import INTERRUPTED, UsageError
+from migrate.errors import INTERRUPTED, MoveoutError, UsageError
 from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, Store
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 
@@ -94,6 +94,12 @@ class Session(Struct):
     def store(self, location: Endpoint, case: Case | None = None) -> MultipartStore:
         """Return the store of a location, within the bandwidth limit; see ``open``."""
         return self.open(location, self.rate_limiter(case))
+
+    def copies(self, case: Case | None) -> list[Store]:
+        """Return the store to which a case transfers its bundle, where there is one that can be opened."""
+        with suppress(MoveoutError):  # whoever reads it says what is wrong
+            return [self.open(case.transfer_to)] if case and case.transfer_to else []
+        return []
 
     def open(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 
 from migrate.case.model import Case, Endpoint
 from migrate.changes.capture_thread import CaptureThread
@@ -59,7 +60,7 @@ class FollowedMove:
             return set()
         ahead = set[str]()
         with suppress(MoveoutError):  # there is no location yet
-            ahead |= self._with_delta_passes()
+            ahead |= self.delta_passes().keys()
         for source in self._followed():
             with suppress(MoveoutError):  # the restore has reported that
                 mark = source.applied_mark()
@@ -89,7 +90,7 @@ class FollowedMove:
             }
             return (
                 marked
-                | (whole & self._with_delta_passes())
+                | (whole & self.delta_passes().keys())
                 | {name for name in whole if self._is_synced(name)}
             )
         return set()
@@ -105,9 +106,12 @@ class FollowedMove:
             return has_synced(source, destination)
         return False
 
-    def _with_delta_passes(self) -> set[str]:
-        """Return the sources that are kept up by delta passes."""
-        return {record.source for record in recorded_deltas(self._store()) if record.passes}
+    def delta_passes(self) -> dict[str, datetime]:
+        """Return when the last pass began of each source that is kept up by delta passes. Raises errors of the
+        location.
+        """
+        records = recorded_deltas(self._store())
+        return {record.source: datetime.fromisoformat(record.at) for record in records if record.passes}
 
     @contextmanager
     def captured(self) -> Iterator[None]:
@@ -137,7 +141,9 @@ class FollowedMove:
         """Follow these sources. Raises ``UsageError`` where the bundle has no base of them."""
         store = self._store()
         sources = {name: self._case.sources[name] for name in names}
-        followed = sources_to_follow(store, sources, self._case.destinations)
+        followed = sources_to_follow(
+            store, sources, self._case.destinations, copies=self._session.copies(self._case)
+        )
         return run_follow(self._session, store, followed, until_caught_up=not self._keeps_following)
 
     def lines(self, followed: Followed | None) -> Mapping[str, SummaryLine]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -547,13 +547,21 @@ class _Move:
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
             case_option=case.option,
-            read_at=datetime.fromisoformat(seal.begun or seal.created)
-            if seal and self._unfollowed()
-            else None,
+            read_at=self._read_at(seal) if seal else None,
             later_commands=self._later_commands(stages),
             unlisted=unlisted_servers(case, seal.left_behind if seal else None),
             follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
         )
+
+    def _read_at(self, seal: BundleInfo) -> datetime | None:
+        """Return since when nothing brings what is written at some sources: since the export, or their last delta pass;
+        None where all are followed.
+        """
+        passes = dict[str, datetime]()
+        with suppress(MoveoutError):
+            passes = self._followed.delta_passes()
+        begun = datetime.fromisoformat(seal.begun or seal.created)
+        return min((passes.get(name, begun) for name in self._unfollowed()), default=None)
 
     def _unfollowed(self) -> Sequence[str]:
         """Return the sources whose later writes nothing brings; none once a switch was made."""
