@@ -108,6 +108,7 @@ class PostgresChangeWriter:
         self._still = contextlib.ExitStack()
         self._stilled: set[str] = set()
         self._searching: set[str] = set()
+        self._takes_all_bytes = connection.info.parameter_status("server_encoding") == "SQL_ASCII"
         self.written: dict[tuple[str, str], int] = {}
         self.single_changes = 0
 
@@ -294,7 +295,7 @@ class PostgresChangeWriter:
         """Write what waits for a table; return how many rows that was."""
         table = changes.table
         self._keep_still(table)
-        with self._searched(table):
+        with self._searched(table), self._unchecked():
             return self._write_waiting(changes)
 
     def _write_waiting(self, changes: TableChanges) -> int:
@@ -324,14 +325,24 @@ class PostgresChangeWriter:
         self._keep_still(table)
         self.single_changes += 1
         try:
-            with self._searched(table):
+            with self._searched(table), self._unchecked():
                 write_change(self._connection, table, waiting)
         except ChangeConflictError as exc:
             if table.label in self._searching or not _lacks_name(exc.__cause__):
                 raise
             self._searching.add(table.label)
-            with self._searched(table):
+            with self._searched(table), self._unchecked():
                 write_change(self._connection, table, waiting)
+
+    @contextlib.contextmanager
+    def _unchecked(self) -> Iterator[None]:
+        """Let a database whose text has no encoding take bytes that are no UTF-8, as its source has them."""
+        if not self._takes_all_bytes:
+            yield
+            return
+        self._connection.execute(b"SET client_encoding TO 'SQL_ASCII'")
+        yield
+        self._connection.execute(b"SET client_encoding TO 'UTF8'")
 
     @contextlib.contextmanager
     def _searched(self, table: DestinationTable) -> Iterator[None]:

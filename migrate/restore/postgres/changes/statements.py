@@ -38,6 +38,11 @@ _PARTITION_STEP = (
     " agree: export this database once more without follow, while nobody writes to it, and restore that. Else give the"
     " partitions the bounds of the source; then run the same command again"
 )
+_ENCODING_STEP = (
+    "the destination's encoding has no such characters: restore into a database with the encoding of the source"
+    " (CREATE DATABASE … TEMPLATE template0 ENCODING …), which takes them; then run the same command again"
+)
+_OF_ENCODINGS = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)
 _OF_DEFINITIONS = ("22", "23502", "23514", "42", "P0")
 """SQLSTATE classes, and not_null_violation and check_violation: definitions refuse the value, whatever the rows are."""
 _OF_THE_SERVER = ("08", "25", "40", "53", "55", "57", "58")
@@ -318,6 +323,8 @@ def _step(error: psycopg.Error) -> str:
     """Return what to do about a change that the server refuses."""
     if isinstance(error, psycopg.errors.CheckViolation) and not error.diag.constraint_name:
         return _PARTITION_STEP  # the bounds of a partition are a constraint without a name
+    if isinstance(error, _OF_ENCODINGS):
+        return _ENCODING_STEP
     return _DEFINITION_STEP if (error.sqlstate or "").startswith(_OF_DEFINITIONS) else _NEXT_STEP
 
 
@@ -370,7 +377,9 @@ def _present(connection: psycopg.Connection[Any], table: DestinationTable, row: 
         current = connection.execute(statement.text.encode(), statement.parameters).fetchone()
     except psycopg.Error:
         return None
-    return tuple(None if value is None else str(value).encode() for value in current) if current else None
+    return (
+        tuple(value.encode() if isinstance(value, str) else value for value in current) if current else None
+    )
 
 
 def _verb(change: RowChange) -> str:

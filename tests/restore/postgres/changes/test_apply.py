@@ -448,3 +448,25 @@ def test_a_transaction_whose_end_is_not_there_yet_delays_none_before_it(make_pai
         pair.folder.write(messages[cut:], first, Place(1, cut), messages[-1].position)
     pair.apply()
     pair.assert_equal()
+
+
+NO_ENCODING = (
+    "UPDATE pg_database SET encoding = pg_char_to_encoding('SQL_ASCII') WHERE datname = current_database()"
+)
+
+
+def test_bytes_that_are_no_utf8_come_as_they_are_where_the_destination_has_no_encoding(make_pair):
+    pair = make_pair("CREATE TABLE raw (id int PRIMARY KEY, v text UNIQUE)")
+    run_sql(pair.source, NO_ENCODING)
+    pair.capture(r"INSERT INTO raw VALUES (1, E'gr\374n'), (2, 'é'), (3, E'\377')")
+    with pytest.raises(ChangeConflictError) as caught:
+        pair.apply()
+    assert "CREATE DATABASE … TEMPLATE template0 ENCODING" in caught.value.next_step
+    run_sql(pair.destination, NO_ENCODING)
+    pair.apply()
+    pair.follow(r"UPDATE raw SET v = v || E'\376'; UPDATE raw SET id = 9 WHERE v = E'\377\376'")
+    pair.follow(r"UPDATE raw SET v = NULL WHERE id = 1; UPDATE raw SET v = E'gr\374n\376' WHERE id = 2")
+    run_sql(pair.destination, "UPDATE raw SET v = NULL WHERE id = 2; INSERT INTO raw VALUES (4, chr(255))")
+    pair.capture(r"INSERT INTO raw VALUES (4, E'\375')")
+    with pytest.raises(ChangeConflictError, match=r"the destination's row \(id = '4', v = '.'\)"):
+        pair.apply()
