@@ -76,6 +76,8 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "not_taken": ("kind", "name", "size_bytes", "region", "advice"),
 }
 """The keys of each section. ``_WITH_SECRETS`` hold the secrets of the engines besides."""
+_NO_URL = re.compile(r"[\x00-\x20\x7f]")
+"""Characters that no URL has: a library would repeat the whole one."""
 _WITH_SECRETS = ("server", "source", "destination")
 _LISTS = (*_WITH_SECRETS, "left_out", "not_taken")
 
@@ -427,11 +429,12 @@ class _Reader:
             self._fail(f"[case] notify has no {min(unknown)!r}; it may hold command, url")
         command, url = value.get("command", ""), value.get("url", "")
         remember_url_secrets(url)
-        if url and urlsplit(url).scheme not in {"http", "https"}:
+        if url and not url.lower().startswith(("http://", "https://")):
             self._fail(f"[case] notify takes no url {redact(url)!r}: it must begin with http:// or https://")
         if url and not _names_host(url):
             self._fail(
-                "[case] the url of notify names no host; in a user name and password, / : @ are written %2F %3A %40"
+                "[case] the url of notify names no host, or has spaces in it; in a user name and password, / : @ are"
+                " written %2F %3A %40"
             )
         try:
             shlex.split(command)
@@ -463,9 +466,9 @@ class _Reader:
 
 
 def _names_host(url: str) -> bool:
-    parts = urlsplit(url)
     try:
-        return bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and _NO_URL.search(url) is None
     except ValueError:  # what stands for the port is no number: perhaps a part of a password
         return False
 

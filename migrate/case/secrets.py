@@ -127,7 +127,9 @@ def _reason(exc: Exception) -> str:
 # A password may have "@" and "/" in it that nobody has escaped: it ends at the last "@". What is a port is none.
 _PASSWORD = re.compile(r"(?<=://)([^/@:\[]*):(?!\d+[/,?]).*@", re.DOTALL)
 _PASSWORD_IN_TEXT = re.compile(r"(?<=://)([^/@:\[\s]*):(?!\d+[/,?])(?:(?!://)\S)*@")
-_PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
+_OPTION = re.compile(r"(?<=[?&\s])([\w%.-]+)=([^&]*?)(?=&|$|\s\w+=)")
+_OPTION_IN_TEXT = re.compile(r"(?<=[?&\s])([\w%.-]+)=([^&\s'\"]*)")
+_SECRET_OPTION = re.compile(r"passw|pwd$|secret|token|signature|^scram_.*_key$", re.IGNORECASE)
 
 
 _PASSPHRASE_VARIABLE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a name
@@ -143,10 +145,21 @@ def _remember(value: str) -> None:
 
 def remember_url_secrets(url: str) -> None:
     """Let ``hide_secrets`` know the password of a URL, as it is written and as it is meant."""
-    for match in [*_PASSWORD.finditer(url), *_PASSWORD_OPTION.finditer(url)]:
-        written = match[0].rstrip("@").replace("=", ":", 1).partition(":")[2]
-        _remember(written)
-        _remember(unquote(written))
+    written = [match[0].rstrip("@").partition(":")[2] for match in _PASSWORD.finditer(url)]
+    written += [match[2] for match in _OPTION.finditer(url) if _is_secret(match)]
+    for secret in written:
+        _remember(secret)
+        _remember(unquote(secret))
+
+
+def _is_secret(option: re.Match[str]) -> bool:
+    """Tell whether the value of an option is no reference, and of a name as secrets have it."""
+    name = unquote(option[1])
+    return not is_reference(option[2]) and (name == CUSTOMER_KEY or _SECRET_OPTION.search(name) is not None)
+
+
+def _without_value(option: re.Match[str]) -> str:
+    return f"{option[1]}=…" if _is_secret(option) else option[0]
 
 
 def hide_secrets(text: str) -> str:
@@ -155,9 +168,14 @@ def hide_secrets(text: str) -> str:
         _remember(os.environ.get(name, ""))
     for secret in sorted(_used_secrets, key=len, reverse=True):
         text = text.replace(secret, "…")
-    return _PASSWORD_IN_TEXT.sub(r"\1:…@", text)
+    return hide_url_passwords(text)
+
+
+def hide_url_passwords(text: str) -> str:
+    """Return text, such as the message of a library, without the passwords of URLs in it."""
+    return _OPTION_IN_TEXT.sub(_without_value, _PASSWORD_IN_TEXT.sub(r"\1:…@", text))
 
 
 def redact(url: str) -> str:
     """Return a URL without its password."""
-    return _PASSWORD_OPTION.sub(r"\1=…", _PASSWORD.sub(r"\1:…@", url))
+    return _OPTION.sub(_without_value, _PASSWORD.sub(r"\1:…@", url))

@@ -17,6 +17,7 @@ from exporters.engine import load_part
 from exporters.errors import SourceUnreachableError
 from migrate.case.model import Endpoint
 from migrate.case.overlaps import names_same
+from migrate.case.secrets import hide_url_passwords
 from migrate.case.server_url import bare_server
 from migrate.discover.servers import ask_servers, shown_names
 from migrate.doctor import location
@@ -282,7 +283,9 @@ def _guarded(work: Callable[[], Examination]) -> Examination:
         return Examination(error=exc)
     except Exception as exc:
         step = "this is a defect of moveout; please report it"
-        return Examination(error=MoveoutError(f"{type(exc).__name__}: {exc}", next_step=step))
+        return Examination(
+            error=MoveoutError(hide_url_passwords(f"{type(exc).__name__}: {exc}"), next_step=step)
+        )
 
 
 def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Examination:

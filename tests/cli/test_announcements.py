@@ -184,7 +184,9 @@ def test_an_answer_that_is_no_http_costs_no_later_notification(tmp_path, listene
         ('{ mail = "me" }', "has no 'mail'"),
         ('{ url = "file:///etc/passwd" }', "must begin with http"),
         ('{ command = "say \'" }', "No closing quotation"),
-        ('{ url = "http://me:secret/word@127.0.0.1/" }', "names no host; in a user name and password"),
+        ('{ url = "http://me:secret/word@127.0.0.1/" }', "names no host, or has spaces in it"),
+        ('{ url = "http://127.0.0.1/?token=se cret" }', "names no host, or has spaces in it"),
+        ('{ url = "http://[secret" }', "names no host, or has spaces in it"),
     ],
 )
 def test_a_notification_that_cannot_be_is_refused_at_once(tmp_path, notify, words):
@@ -192,6 +194,7 @@ def test_a_notification_that_cannot_be_is_refused_at_once(tmp_path, notify, word
     ended = call("export", "-c", case)
     assert ended.code == 2
     assert words in ended.err
+    assert "secret" not in ended.err
 
 
 def test_a_forecast_after_the_deadline_is_late():

@@ -128,3 +128,45 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
         watch.look_at(item["Key"], client.get_object(Bucket=name, Key=item["Key"])["Body"].read())
     assert watch.seen == []
     assert {"pg_dump", "pg_dumpall"} <= watch.programs
+
+
+WORD = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (("doctor", "m=s3://media"), {"AWS_ENDPOINT_URL": f"http://me:{WORD}@127.0.0.1:9"}),
+        (("ls", "s3://media/b"), {"AWS_ENDPOINT_URL": f"http://me:{WORD}@127.0.0.1:99999"}),
+        (
+            ("doctor", "m=s3://media"),
+            {"AWS_ENDPOINT_URL": "http://127.0.0.2:9", "http_proxy": f"me:{WORD}@h:99999"},
+        ),
+        (
+            ("ls", "s3://media/b"),
+            {"AWS_ENDPOINT_URL": "http://127.0.0.2:9", "http_proxy": f"http://me:{WORD}@[h"},
+        ),
+        (("discover", "aws://"), {"AWS_REGION": "eu-west-1", "https_proxy": f"http://me:{WORD}@h:99999"}),
+        (("discover", f"postgresql://h/db?pass%77ord={WORD}"), {}),
+        (("status", f"mysql://h/db?passwd={WORD}"), {}),
+        (("ls", f"s3://b/p?session_token={WORD}"), {}),
+        (("doctor", f"a=host=h user=me password={WORD} dbname=d"), {}),
+    ],
+    ids=lambda value: "-".join(value)[-60:],
+)
+def test_a_password_in_an_odd_place_is_not_repeated(command, variables):
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+    ended = call(*command, "--json", "-v", env={**keys, **variables})
+    assert ended.code not in {0, 1, 3}, ended.err
+    assert "Traceback" not in ended.err
+    assert WORD not in f"{ended.out}{ended.err}"
+
+
+def test_the_traceback_of_a_defect_has_no_password_of_a_url(tmp_path, monkeypatch):
+    def fail(*_arguments: object) -> None:
+        raise ValueError(f"no connection to http://me:{WORD}@proxy:3128/?token={WORD}")
+
+    monkeypatch.setattr("migrate.cli.ls.open_bundle", fail)
+    ended = call("ls", tmp_path, "--json")
+    assert (ended.code, "http://me:…@proxy:3128/?token=…" in ended.err) == (1, True), ended.err
+    assert WORD not in f"{ended.out}{ended.err}"

@@ -127,3 +127,10 @@ def test_named_roots_decide_whom_to_trust(location, tmp_path, make_key):
     assert call("verify", bundle, "--timestamp-ca", tmp_path / "other/ca.pem").code == 6
     wrong = call("verify", bundle, "--timestamp-ca", tmp_path / "mine/openssl.cnf")
     assert (wrong.code, "no certificates in PEM format" in wrong.err) == (2, True), wrong.err
+
+
+@pytest.mark.parametrize("url", ["http://me:hunter2@127.0.0.1:9/tsa", "https://127.0.0.1:9/a b"])
+def test_a_url_that_no_authority_can_have_is_an_error_without_the_password(location, url):
+    with pytest.raises((UsageError, UnreachableError)) as error:
+        timestamps.stamp(location, url)
+    assert "hunter2" not in str(error.value)

@@ -19,6 +19,7 @@ import typer
 from msgspec import Struct
 from msgspec.structs import fields
 
+from migrate.case.secrets import hide_url_passwords
 from migrate.cli.common.json_output import print_result
 from migrate.cli.common.log_file import LogFileOption, logged_to, open_log
 from migrate.cli.common.session import Answer, Session
@@ -215,9 +216,9 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
         session.write_log("traceback", text=traceback.format_exc())
         if (error := _system_error(exc)) is not None:
             return session.fail(error.exit_code, error.code, str(error), error.next_step)
-        traceback.print_exc(file=sys.stderr)
+        sys.stderr.write(hide_url_passwords(traceback.format_exc()))
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
-        return session.fail(1, "defect", f"{type(exc).__name__}: {exc}", step)
+        return session.fail(1, "defect", hide_url_passwords(f"{type(exc).__name__}: {exc}"), step)
     session.meter.close()
     return _show(session, answer)
 

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
+from migrate.case.secrets import redact
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.errors import (
     AlreadyExistsError,
@@ -129,11 +130,13 @@ def _read(store: Store, key: str, roots: Sequence[x509.Certificate]) -> Stamp | 
 
 
 def _ask(url: str, query: bytes) -> bytes:
-    if not url.startswith(("http://", "https://")):
+    if not url.startswith(("http://", "https://")) or redact(url) != url:
         raise UsageError(
-            f"{url!r} is not a URL of a timestamp authority", next_step="write http://… or https://…"
+            f"{redact(url)!r} is not a URL of a timestamp authority",
+            next_step="write http://… or https://…, without a user name and password",
         )
-    import urllib.request  # noqa: PLC0415  an HTTP client, which only who asks an authority needs
+    import http.client  # noqa: PLC0415  which only who asks an authority needs
+    import urllib.request  # noqa: PLC0415  as above
 
     request = urllib.request.Request(url, query, {"Content-Type": "application/timestamp-query"})  # noqa: S310 - checked above
     try:
@@ -141,7 +144,7 @@ def _ask(url: str, query: bytes) -> bytes:
             return bytes(response.read(MAX_BYTES))
     except urllib.error.HTTPError as exc:
         raise _refused(url, exc) from exc
-    except OSError as exc:
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         raise UnreachableError(
             f"the timestamp authority {url} did not answer: {exc}",
             next_step="run the same command again later",

@@ -16,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from msgspec import Struct
 
 from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
+from migrate.case.secrets import hide_url_passwords
 from migrate.discover.aws.services import ACCOUNT, REGIONS, Call
 
 WORKERS = 16
@@ -98,11 +99,15 @@ class AwsConnection:
             raise SourceNotAllowedError(_words(exc), about=self.name, next_step=next_step) from exc
         except (boto_errors.ConnectionError, boto_errors.HTTPClientError) as exc:
             next_step = "check the network, then run the same command again"
-            raise SourceUnreachableError(str(exc), about=self.name, next_step=next_step) from exc
+            raise SourceUnreachableError(
+                hide_url_passwords(str(exc)), about=self.name, next_step=next_step
+            ) from exc
         except (
             boto_errors.BotoCoreError
         ) as exc:  # no credentials, half of them, or a session of SSO that is over
-            raise SourceNotAllowedError(str(exc), about=self.name, next_step=next_step) from exc
+            raise SourceNotAllowedError(
+                hide_url_passwords(str(exc)), about=self.name, next_step=next_step
+            ) from exc
 
     def regions(self) -> list[str]:
         """Return the regions that the account has enabled. Raises ``CallFailedError``."""
@@ -165,7 +170,8 @@ class AwsConnection:
         )
         not_offered = isinstance(exc, _NO_ENDPOINT) and region not in offered
         return Failure(
-            f"{call.permissions[0]} brought no answer: {_one_line(str(exc))}", not_offered=not_offered
+            f"{call.permissions[0]} brought no answer: {_one_line(hide_url_passwords(str(exc)))}",
+            not_offered=not_offered,
         )
 
 

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from exporters.connections.silent_servers import silence
 from exporters.structs import WithSecrets
-from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference
+from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact
 from migrate.errors import (
     NotAllowedError,
     UsageError,
@@ -294,9 +294,13 @@ def client(
 
 
 def _check_endpoint(url: str) -> None:
+    """Raise ``ValueError`` for a URL to which nothing can be sent. A user and a password in it would be sent to nobody,
+    and shown in errors.
+    """
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
-        raise ValueError(f"{url} is not a URL such as https://HOST:PORT")
+    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"http", "https"} or not is_plain or parts.port == 0:
+        raise ValueError(f"{redact(url)} is not a URL such as https://HOST:PORT")
 
 
 def _has_credentials(boto_session: Any, url: str) -> bool:

@@ -24,6 +24,7 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
+from migrate.case.secrets import hide_url_passwords
 from migrate.errors import (
     ChangedError,
     DamagedOnTheWayError,
@@ -96,9 +97,9 @@ CREDENTIAL_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, OSError
 def no_credentials(exc: Exception, what: str) -> MoveoutError:
     """Return the error of ours that says why there are no credentials for ``what``."""
     if isinstance(exc, boto_errors.HTTPClientError):
-        return UnreachableError(str(exc), about=what, next_step=_UNREACHABLE_NEXT)
+        return UnreachableError(_words(exc), about=what, next_step=_UNREACHABLE_NEXT)
     return NotAllowedError(
-        f"no usable credentials: {exc}",
+        f"no usable credentials: {_words(exc)}",
         about=what,
         next_step="check the profile and its login (aws sts get-caller-identity), or the AWS_* variables",
     )
@@ -126,9 +127,14 @@ def translate(exc: Exception, what: str) -> MoveoutError:
     if isinstance(exc, boto_errors.BotoCoreError | OSError):
         is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(exc)
         return UnreachableError(
-            str(exc), about=what, next_step=_UNTRUSTED_NEXT if is_untrusted else _UNREACHABLE_NEXT
+            _words(exc), about=what, next_step=_UNTRUSTED_NEXT if is_untrusted else _UNREACHABLE_NEXT
         )
-    return UnreachableError(str(exc), about=what)
+    return UnreachableError(_words(exc), about=what)
+
+
+def _words(exc: Exception) -> str:
+    """Return what a library says, without the passwords of proxies."""
+    return hide_url_passwords(str(exc))
 
 
 def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError:

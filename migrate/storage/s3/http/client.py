@@ -335,8 +335,15 @@ def _tls_context_of(bundle: str | None) -> ssl.SSLContext:
 
 
 def _proxy(url: str) -> Any:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        is_usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        raise UsageError(
+            "the URL of the proxy (HTTP_PROXY, HTTPS_PROXY) cannot be read",
+            next_step="write http://HOST:PORT; in a user name and password, / : @ are written %2F %3A %40",
+        ) from None
+    if not is_usable:
         raise UsageError(
             f"a proxy at {parts.scheme}://{parts.hostname} cannot be used", next_step="give one by http://"
         )
