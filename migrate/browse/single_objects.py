@@ -165,7 +165,8 @@ def _write_file(store: Store, row: ObjectRow, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with half.open("wb") as file:
+            half.unlink(missing_ok=True)
+            with half.open("xb") as file:  # through no link that somebody else has put there
                 copy(store, row, file)
             with durable("get.file"):
                 half.rename(path)

@@ -264,7 +264,8 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with half.open("w", encoding="utf-8") as file:
+            half.unlink(missing_ok=True)
+            with half.open("x", encoding="utf-8") as file:  # through no link that somebody else has put there
                 file.writelines(map(_row_line, rows))
             if not path.exists():
                 with durable("get.rows"):

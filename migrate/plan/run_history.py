@@ -49,5 +49,5 @@ def add_run(run: Sequence[StageRecord], path: Path | None = None) -> None:
         path = path or history_path()
         runs = [*read_history(path), tuple(run)][-MOST_RUNS:]
         value = {"version": VERSION, "runs": [[record.as_json() for record in past] for past in runs]}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
         replace_file(path, json.dumps(value).encode(), crash_point="plan.run_history")

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 class DirectoryLock:
     """Exclusive while held. The lock file lies in ``directory``, which is made, and may be removed when it is the last
@@ -53,7 +55,7 @@ class DirectoryLock:
         """Open and lock the file; again if whoever held it before has removed it."""
         while True:
             try:
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(self._path, _FLAGS, 0o666)
             except FileNotFoundError:
                 self._path.parent.mkdir(exist_ok=True)
                 continue

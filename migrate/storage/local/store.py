@@ -13,7 +13,7 @@ import shutil
 import stat as stat_module
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +35,7 @@ from migrate.storage.local.whole_file import open_regular, sync_directory
 T = TypeVar("T")
 
 _TRIES = 20
+_OWN_FOLDERS = ("_work/.tmp", "_work/.uploads")
 _TOGETHER = 32
 """How many files are made durable together: each by itself waits for the disk four times, and for its directory."""
 _ROOM_SHARE, _LEAST_ROOM_BYTES = 16, 512 * 2**10
@@ -42,8 +43,8 @@ _ROOM_SHARE, _LEAST_ROOM_BYTES = 16, 512 * 2**10
 
 
 class LocalStore(BaseStore):
-    """The ``MultipartStore`` over a directory, which need not exist yet. Several processes may use it at
-    once.
+    """The ``MultipartStore`` over a directory, which need not exist yet. One that it makes is its owner's alone.
+    Several processes may use it at once. What a symbolic link below the directory leads to is no part of the location.
     """
 
     together = _TOGETHER
@@ -57,6 +58,8 @@ class LocalStore(BaseStore):
         self._lock = lock.DirectoryLock(self._work)
         self._uploads = local_uploads.Uploads(self._work / ".uploads")
         self._own = frozenset({self._work / ".lock", self._temporary, self._uploads.directory})
+        self._real_folders: set[str] = set()
+        """Those that are known to be no links."""
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:  # noqa: ARG002
         """See ``Store.put``. A directory keeps no ``sha256``."""
@@ -76,10 +79,10 @@ class LocalStore(BaseStore):
         with translated(self.root), ExitStack() as stack:
             temporaries = [self._temporary / uuid.uuid4().hex for _ in files]
             stack.callback(_unlink, temporaries)
-            _write_all(temporaries, files)
+            _write_all(temporaries, files, self.root)
             folders = {_folder(file.key) for file in files}
             for folder in folders:
-                _make_directory(self.root / folder)
+                _make_directory(self.root / folder, self.root)
             with self._lock:
                 for temporary, path in zip(temporaries, paths, strict=True):
                     self._rename(temporary, path)
@@ -116,7 +119,7 @@ class LocalStore(BaseStore):
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ``Store.read``."""
         path = self._path(key)
-        with translated(path), open_regular(path) as file:
+        with translated(path), open_regular(path, follows=False) as file:
             size = os.fstat(file.fileno()).st_size
             read_bytes = max(0, size - start) if length is None else min(length, max(0, size - start))
             return _read_exactly(file.fileno(), start, read_bytes)
@@ -162,10 +165,12 @@ class LocalStore(BaseStore):
         """See ``MultipartStore.begin``. A directory keeps no ``sha256``."""
         path = self._path(key)
         with translated(path):
+            _make_directories(self.root, self.root)
             return self._uploads.begin(key, part_bytes)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``."""
+        self._require_real(_OWN_FOLDERS)
         with translated(self.root):
             uploads = self._uploads.all()
         yield from (upload for upload in uploads if upload.key.startswith(prefix))
@@ -223,6 +228,7 @@ class LocalStore(BaseStore):
         """Yield the temporary files of writers that died or still write (``modified`` tells them apart), and empty
         folders, by their names below the root. They are not files of the location: ``remove_leftover`` removes them.
         """
+        self._require_real(_OWN_FOLDERS)
         with translated(self._temporary):
             paths = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
             for path in paths:
@@ -247,6 +253,7 @@ class LocalStore(BaseStore):
         if name.endswith("/"):
             self._prune(self.root / name)
             return
+        self._require_real(_OWN_FOLDERS)
         path = self._temporary / Path(name).name
         with translated(path):
             path.unlink(missing_ok=True)
@@ -278,17 +285,36 @@ class LocalStore(BaseStore):
             with self._lock:
                 do()
 
-        _retry_without_directory(path, locked)
+        _retry_without_directory(path, locked, self.root)
 
     def _path(self, key: str) -> Path:
-        return self.root / checked(key)
+        path = self.root / checked(key)
+        self._require_real((_folder(key), *_OWN_FOLDERS))
+        return path
+
+    def _require_real(self, folders: Iterable[str]) -> None:
+        """Raise ``GoneError`` for a folder that is a symbolic link, or is below one: whoever has made it would have
+        files read, written or removed that are no part of the location.
+        """
+        for folder in folders:
+            if folder in self._real_folders:
+                continue
+            path = self.root / folder
+            for above in (path, *takewhile(lambda parent: parent != self.root, path.parents)):
+                if folder and above.is_symlink():
+                    raise GoneError(
+                        f"{above} is a symbolic link, and what it leads to is no part of the location",
+                        next_step="remove the link, or put the directory itself in its place",
+                    )
+            if path.is_dir():
+                self._real_folders.add(folder)
 
     @contextmanager
     def _written(self, pieces: Sequence[bytes | memoryview]) -> Iterator[Path]:
         """Write ``pieces`` to a durable temporary file, which is gone at the end, renamed or not."""
         temporary = self._temporary / uuid.uuid4().hex
         try:
-            _retry_without_directory(temporary, lambda: _write(temporary, pieces))
+            _retry_without_directory(temporary, lambda: _write(temporary, pieces), self.root)
             yield temporary
         finally:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -382,14 +408,14 @@ def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
         os.close(descriptor)
 
 
-def _write_all(paths: Sequence[Path], files: Sequence[NewFile]) -> None:
+def _write_all(paths: Sequence[Path], files: Sequence[NewFile], root: Path) -> None:
     """Write new files, durable. The kernel is told to begin with each (posix_fadvise(2), POSIX_FADV_DONTNEED), so that
     it writes all of them at once while the first one is waited for.
     """
     descriptors: list[int] = []
     try:
         for path, file in zip(paths, files, strict=True):
-            descriptors.append(_retry_without_directory(path, partial(_create, path, [file.data])))
+            descriptors.append(_retry_without_directory(path, partial(_create, path, [file.data]), root))
             os.posix_fadvise(descriptors[-1], 0, 0, os.POSIX_FADV_DONTNEED)
         for descriptor in descriptors:
             os.fsync(descriptor)
@@ -433,7 +459,7 @@ def _stamp(file: int | Path) -> None:
     os.utime(file, ns=(now, now))
 
 
-def _retry_without_directory(path: Path, do: Callable[[], T]) -> T:
+def _retry_without_directory(path: Path, do: Callable[[], T], root: Path) -> T:
     """Return what ``do`` returns, after making the directory of ``path``; again if another thread removed it, empty, in
     between.
     """
@@ -441,7 +467,7 @@ def _retry_without_directory(path: Path, do: Callable[[], T]) -> T:
         try:
             return do()
         except FileNotFoundError:
-            _make_directories(path.parent)
+            _make_directories(path.parent, root)
     return do()
 
 
@@ -450,21 +476,22 @@ def _nearest(directory: Path) -> Path:
     return next(candidate for candidate in (directory, *directory.parents) if candidate.exists())
 
 
-def _make_directory(directory: Path) -> None:
+def _make_directory(directory: Path, root: Path) -> None:
     """Make a directory; whoever calls makes its name durable, but not those of the directories above it."""
     if not directory.exists():
-        _make_directories(directory.parent)
+        _make_directories(directory.parent, root)
         try:
             directory.mkdir()
         except OSError:  # another thread was sooner, or removed what it is in; or that is a file
-            _make_directories(directory)
+            _make_directories(directory, root)
 
 
-def _make_directories(directory: Path) -> None:
+def _make_directories(directory: Path, root: Path) -> None:
+    """Make a directory and those above it. A bundle is not encrypted, so nobody else is let into a new root."""
     missing = list(takewhile(lambda path: not path.exists(), (directory, *directory.parents)))
     for path in reversed(missing):
         try:
-            path.mkdir(exist_ok=True)
+            path.mkdir(0o700 if path == root else 0o777, exist_ok=True)
         except FileExistsError as exc:
             if path.is_dir() or not path.exists():
                 return  # removed, perhaps made again, between two looks of mkdir; the caller tries again

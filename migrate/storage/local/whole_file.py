@@ -39,9 +39,11 @@ _NAME_CHARACTERS = 200
 """So much of a name fits into that of its temporary file."""
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read it. Anything else, such as a pipe, is refused. Raises ``OSError``."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_regular(path: Path, *, follows: bool = True) -> BinaryIO:
+    """Open a regular file to read it. Anything else, such as a pipe, is refused, and a symbolic link unless it
+    ``follows`` them. Raises ``OSError``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follows else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "it is not a regular file", path)
