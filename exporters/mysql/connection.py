@@ -67,6 +67,8 @@ twice.
 """
 
 _OPTIONAL: Mapping[str, str] = {
+    "tx_read_only": "0",
+    "transaction_read_only": "0",
     "max_statement_time": "0",
     "max_execution_time": "0",
     "idle_transaction_timeout": "0",

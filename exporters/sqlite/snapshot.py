@@ -253,6 +253,13 @@ def write_damaged(copy: Copy, sink: Sink) -> Loss:
     return Loss("database", "what lies in damaged pages", step)
 
 
+def survey_damaged(address: SqliteAddress) -> SurveyItem:
+    """Return the copy of a file that lies in the bundle where not all of the file can be read."""
+    paths = [address.companion(suffix) for suffix in ("", *LOG_ENDINGS)]
+    size_bytes = sum(path.stat().st_size for path in paths if path.exists())
+    return SurveyItem(DAMAGED, "table", 0, size_bytes, exact=True)
+
+
 def _exported(planned: PlannedTable, table: SqliteTable) -> Exported:
     kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
     columns = [as_dict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
@@ -274,6 +281,7 @@ def survey_file(address: SqliteAddress) -> Survey:
         catalog = read_catalog(connection)
         damaged: dict[str, str] = {}
         sizes = measure(connection, catalog.tables, damaged)
+    damaged |= {gap.item.removeprefix(f"{SCHEMA}."): gap.reason for gap in catalog.gaps}
     counts = {name: size.rows for name, size in sizes.items()}
     total = max(sum(counts.values()), 1)
     size_bytes = address.path.stat().st_size
@@ -281,6 +289,8 @@ def survey_file(address: SqliteAddress) -> Survey:
         SurveyItem(name, "table", count, size_bytes * count // total, exact=True)
         for name, count in counts.items()
     ]
+    if damaged:
+        items.append(survey_damaged(address))
     warnings = [f"{loss.item}: {loss.property} will not survive: {loss.reason}" for loss in catalog.losses]
     warnings += [f"{name}: {reason}" for name, reason in damaged.items()]
     return Survey(items, server(), warnings)

@@ -13,7 +13,7 @@ from exporters.sqlite.catalog import check_library
 from exporters.sqlite.errors import is_of_damage
 from exporters.sqlite.files.backup import OpenedMeanwhileError, check_file, connected, copied
 from exporters.sqlite.files.directory import DirectorySource, find
-from exporters.sqlite.snapshot import SqliteSnapshot, survey_file
+from exporters.sqlite.snapshot import SqliteSnapshot, server, survey_damaged, survey_file
 
 
 class SqliteExporter:
@@ -50,7 +50,12 @@ class SqliteSource:
 
     def survey(self) -> Survey:
         """Return every table with its rows counted; the file's bytes are spread over them by rows."""
-        return survey_file(self._address)
+        try:
+            return survey_file(self._address)
+        except SourceError as exc:
+            if not is_of_damage(exc):
+                raise
+            return Survey([survey_damaged(self._address)], server(), [str(exc)])
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.api.Measurable``: exports the largest chunks to nowhere."""

@@ -42,8 +42,9 @@ from exporters.sql import outline
 from exporters.sql.snapshots import remember_position
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import RECORD_SUFFIX
+from exporters.sqlite.errors import is_of_damage
 from exporters.sqlite.files.backup import check_file, copies, is_database
-from exporters.sqlite.snapshot import SqliteSnapshot, server, survey_file
+from exporters.sqlite.snapshot import SqliteSnapshot, server, survey_damaged, survey_file
 from exporters.structs import as_dict
 
 FILES = "files.json"
@@ -138,6 +139,9 @@ class DirectorySource:
                 raise
             except SourceError as exc:
                 warnings.append(f"{name}: {exc}")
+                if is_of_damage(exc):
+                    item = survey_damaged(self._address.below(name))
+                    items.append(replace(item, name=f"{name}: {item.name}"))
                 continue
             items += [replace(item, name=f"{name}: {item.name}") for item in file_survey.items]
             warnings += [f"{name}: {warning}" for warning in file_survey.warnings]

@@ -285,6 +285,7 @@ def test_limits_that_a_server_sets_for_all_cut_nothing_short(kind, request, tmp_
         "sql_safe_updates": 1,
         "completion_type": "RELEASE",
         "innodb_default_row_format": "compact",
+        "tx_read_only" if kind == "mariadb" else "transaction_read_only": 1,
     }
     with global_settings(url, destination, **limits):
         assert export_database(url, tmp_path / "bundle").complete

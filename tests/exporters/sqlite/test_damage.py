@@ -15,6 +15,8 @@ from exporters.sqlite.address import parse_url
 from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.files.backup import connected
 from exporters.sqlite.rows.damaged_pages import Stretch, readable
+from exporters.sqlite.source import SqliteExporter
+from exporters.testing import StandaloneHost
 from tests.cli.conftest import call
 
 PAGE_BYTES = 4096
@@ -59,12 +61,19 @@ def gaps(location: Path) -> dict[str, str]:
     return {row["item"]: row["reason"] for row in pq.read_table(location / "data/gaps.parquet").to_pylist()}
 
 
+def counted_copies(path: Path) -> dict[str, int]:
+    """The copies of damaged files that a plan counts, with their bytes."""
+    items = SqliteExporter().open("app", f"sqlite://{path}", StandaloneHost()).survey().items
+    return {item.name: item.size_bytes for item in items if item.name.endswith("damaged/database.sqlite")}
+
+
 def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
     path, location = tmp_path / "app.db", tmp_path / "bundle"
     pages = database(path)
     overwrite(path, pages["bad"][0], 0, b"\xff" * PAGE_BYTES)
     planned = call("plan", f"app=sqlite://{path}")
     assert "bad: it cannot be read" in planned.out + planned.err
+    assert counted_copies(path) == {"damaged/database.sqlite": path.stat().st_size}
     assert call("export", f"app=sqlite://{path}", "--to", location).code == 3
     assert gaps(location) == {"main.bad": "it cannot be read: database disk image is malformed"}
     assert call("verify", location, "--level", "full").code == 3
@@ -111,7 +120,9 @@ def test_of_a_file_whose_schema_is_damaged_leaves_what_can_be_read_and_the_file_
         path.write_bytes(path.read_bytes().replace(b"CREATE TABLE bad", damage))
     examined = " ".join(call("doctor", f"app=sqlite://{path}").out.split())
     assert "a part of its schema cannot be read" in examined
-    assert call("plan", f"app=sqlite://{path}").code == 0
+    planned = call("plan", f"app=sqlite://{path}")
+    assert (planned.code, "cannot be read" in planned.out) == (0, True)
+    assert counted_copies(path) == {"damaged/database.sqlite": path.stat().st_size}
     ended = call("export", f"app=sqlite://{path}", "--to", location)
     assert ended.code == 3, ended.err
     assert gaps(location).keys() == {"main.sqlite_schema" if is_whole else "main.bad"}
@@ -196,9 +207,10 @@ def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     [examined] = call("doctor", f"app=sqlite://{folder}", "--json").json["result"]["examined"]
     named = {finding["object"] for finding in examined["findings"] if finding["check"] == "damage"}
     assert named == {str(folder / "junk.db"), str(folder / "torn.db")}
-    planned = call("plan", f"app=sqlite://{folder}")
-    assert planned.code == 0
-    assert "junk.db" in planned.out + planned.err
+    assert call("plan", f"app=sqlite://{folder}").code == 0
+    assert counted_copies(folder).keys() == {
+        f"{name}.db: damaged/database.sqlite" for name in ("junk", "torn")
+    }
     assert call("export", f"app=sqlite://{folder}", "--to", location).code == 3
     assert gaps(location).keys() == {"junk.db: main", "torn.db: main.sqlite_schema"}
     kept = (location / "data/app/files").glob("*/damaged/database.sqlite")
