@@ -8,6 +8,7 @@ from migrate.changes.delta_record import DeltaRecord, write_delta
 from migrate.repair.repair import TableRepair
 from migrate.repair.row_differences import row_differences
 from migrate.repair.row_sides import ServerSide
+from migrate.restore.sqlite import row_repair
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql
@@ -255,6 +256,16 @@ def test_a_destination_that_delta_passes_brought_further_is_not_put_back(databas
     assert (ended.code, "a repair would undo them" in ended.err) == (2, True)
     assert database.fetch("SELECT * FROM items ORDER BY 1") == before
     write_delta(location, DeltaRecord("app", reason="no log"))
+    assert counts(repair(database, code=0))["parents"] == (3, 0, 0, 0)
+
+
+@pytest.mark.parametrize("database", [Sqlite], indirect=True, ids=["sqlite"])
+def test_two_repairs_do_not_write_to_one_file(database, monkeypatch):
+    monkeypatch.setattr(row_repair, "LOCK_SECONDS", 0)
+    database.run(*database.change)
+    with row_repair.open_repair(database.url, {}):
+        ended = call("verify", database.location, "--against", f"app={database.url}", "--repair")
+    assert (ended.code, "another repair or delta pass works on" in ended.err) == (5, True)
     assert counts(repair(database, code=0))["parents"] == (3, 0, 0, 0)
 
 

@@ -28,7 +28,7 @@ from exporters.sqlite.identifiers import label, quote_name
 from exporters.sqlite.live_reader import quiet_tables
 from exporters.sqlite.part_reader import PartRows, read_part
 from migrate.bundle.reader import BundleReader
-from migrate.errors import MoveoutError, NotEmptyError, UsageError
+from migrate.errors import DamageError, MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.left_out import FinishedRestore, now_there, unique
 from migrate.restore.common.selection import strange_trigger
@@ -66,18 +66,24 @@ class SqliteRestorer:
         if files is None:
             job = SqliteRestore.of(run, Definitions.read(reader, source), address)
             return _restore(job, merge=merge)
-        outcomes = []
+        outcomes, damages = [], list[DamageError]()
         sizes = {
             name: sum(table.size_bytes for table in run.tables if table.schema == name) for name in files
         }
         for name, folder in files.items():
             destination = address.below(name)
-            definitions = Definitions.read(reader, source, f"{folder}/")
+            try:
+                definitions = Definitions.read(reader, source, f"{folder}/")
+            except DamageError as exc:
+                damages.append(exc)
+                continue
             job = SqliteRestore.of(replace(run, span=_span(sizes, name)), definitions, destination, name)
             if run.selection.tables and not job.run.tables:
                 continue
             make_directory(destination.path.parent)
             outcomes.append(_in_file(name, _restore(job, merge=merge)))
+        if damages:
+            raise damages[0]
         return _together(source, outcomes)
 
     def finished(

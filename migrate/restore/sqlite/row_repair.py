@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +18,11 @@ from exporters.sqlite.rows.value_text import RawText, SqliteColumn, values_of_te
 from migrate.errors import BusyError
 from migrate.repair.row_differences import LocatedRow, RowChanges
 from migrate.restore.sqlite.application_functions import StandIns
-from migrate.restore.sqlite.destination import open_destination, translated
+from migrate.restore.sqlite.destination import LOCK_SECONDS, open_destination, translated
 from migrate.restore.sqlite.load_rows import codec_of, insert_rows, kept, literal
 from migrate.runtime.crash_points import durable
 
+_LOCK_PAUSE_SECONDS = 0.1
 _TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
 
 
@@ -125,5 +129,38 @@ def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[SqliteRepair]:
     """See ``migrate.repair.repair.OpenRepair``."""
     del secrets
     address = parse_url(url)
-    with live_rows(address) as rows:
+    with _alone(address), live_rows(address) as rows:
         yield SqliteRepair(address, rows)
+
+
+@contextmanager
+def _alone(address: SqliteAddress) -> Iterator[None]:
+    """Lock out other repairs of the file or directory by a lock that SQLite does not see. Raises ``BusyError``. The
+    file is closed last: that ends all locks of this process on it.
+    """
+    if not os.access(address.path, os.R_OK):
+        yield  # whoever reads it says why that cannot be
+        return
+    file = os.open(address.path, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _is_locked(file):
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"another repair or delta pass works on {address.path}",
+                    next_step="wait for it, or end it; then run the same command again",
+                )
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(file)
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without such locks
+        return True
+    return True

@@ -88,6 +88,16 @@ def test_a_file_that_holds_something_else_is_let_be(folder, tmp_path):
     assert (destination / "main.db").read_bytes() == before
 
 
+def test_definitions_of_one_file_that_are_damaged_cost_that_file(folder, tmp_path):
+    location, destination = tmp_path / "bundle", tmp_path / "new"
+    export_file(folder, location)
+    (damaged, *_) = sorted((location / "data/app/files").glob("*/schema/entries.json"))
+    damaged.write_bytes(b"[]")
+    with pytest.raises(DamageError):
+        restore_file(location, destination)
+    assert {path.name for path in destination.rglob("*") if path.is_file()} == {"one", "2.sqlite"}
+
+
 def test_a_name_that_is_not_utf8_is_a_gap_by_name(folder, tmp_path):
     odd = os.fsencode(folder) + b"/odd\xff.db"
     os.link(folder / "main.db", odd)
