@@ -18,6 +18,10 @@ from exporters.errors import SourceChangedError, SourceError, SourceGoneError
 
 ATTEMPTS = 5
 """So often an object may change while it is read before it becomes a gap."""
+_REPLACEMENT = "\ufffd"
+_OTHER_NAME = (
+    "the server lists it with U+FFFD in place of characters that XML cannot carry: rename it at the source"
+)
 DELETED = "deleted at the source after it was listed"
 
 
@@ -60,9 +64,9 @@ def still_listed(bucket: Bucket, summaries: Collection[ObjectSummary], *, ordere
     """Return the names of those that the bucket still lists. An object that cannot be read but is listed was not
     deleted: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.
     """
-    first, last = min(summary.key for summary in summaries), max(summary.key for summary in summaries)
+    last = max(summary.key for summary in summaries)
     names, listed_names = {summary.name for summary in summaries}, set[str]()
-    begin = first[:-1] if ordered else ""
+    begin = min(_before(summary.key) for summary in summaries) if ordered else ""
     if any(summary.version_id for summary in summaries):
         listing = bucket.list_versions(after=(begin, ""))
     else:
@@ -73,6 +77,12 @@ def still_listed(bucket: Bucket, summaries: Collection[ObjectSummary], *, ordere
         if summary.name in names:
             listed_names.add(summary.name)
     return listed_names
+
+
+def _before(key: str) -> str:
+    """Return a text after which a key is listed. What is shown as U+FFFD is listed where its own characters stand."""
+    head, is_replaced, _ = key.partition(_REPLACEMENT)
+    return head if is_replaced else key[:-1]
 
 
 def gap(bucket: Bucket, listed: ObjectSummary, error: SourceError, *, ordered: bool) -> Gap:
@@ -90,9 +100,16 @@ def gaps(
     return [
         Gap(summary.name, "excluded", DELETED)
         if summary.name in deleted
-        else Gap(summary.name, "failed", str(error))
+        else Gap(summary.name, "failed", _reason(summary, error))
         for summary, error in failures
     ]
+
+
+def _reason(summary: ObjectSummary, error: SourceError) -> str:
+    """Return why an object that is listed cannot be read."""
+    if isinstance(error, SourceGoneError) and _REPLACEMENT in summary.key:
+        return f"{error}; {_OTHER_NAME}"
+    return str(error)
 
 
 def _summary(listed: ObjectSummary, head: Fetched) -> ObjectSummary:
