@@ -24,7 +24,7 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.reconciliation import RecordedChanges, SourceReconciliation
 from migrate.bundle.tag_files import ManifestEntry, chunks, lines
-from migrate.errors import DamageError, GoneError, UsageError
+from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store, exists
@@ -338,11 +338,18 @@ def foreign_bag(store: Store) -> UsageError:
     )
 
 
-def step_where_no_bundle(store: Store) -> str:
-    """Return what to do where a location has files, and no bundle: an erased one leaves its record."""
+def no_bundle(store: Store, problem: str) -> MoveoutError:
+    """Return the error for a location that has files, and no bundle. An erased one leaves its record: it is gone."""
     if exists(store, layout.CUSTODY_LOG):
-        return f"moveout custody show '{store.location}' says what happened to the bundle: it may be erased"
-    return "check the location's URL; if a bundle lay here, fetch the missing file again from a copy"
+        return GoneError(
+            f"no bundle lies at {store.location} any more, only its record: {problem}",
+            next_step=f"moveout custody show {shlex.quote(store.location)} says what happened to the bundle:"
+            " it may be erased",
+        )
+    return UsageError(
+        f"{store.location} holds no sealed bundle: {problem}",
+        next_step="check the location's URL; if a bundle lay here, fetch the missing file again from a copy",
+    )
 
 
 def require_files(store: Store) -> None:
@@ -375,10 +382,7 @@ def not_sealed(store: Store) -> Exception:
     except GoneError:
         if is_foreign_bag(store):
             return foreign_bag(store)
-        return UsageError(
-            f"{store.location} holds no sealed bundle: there is no {layout.TAG_MANIFEST}",
-            next_step=step_where_no_bundle(store),
-        )
+        return no_bundle(store, f"there is no {layout.TAG_MANIFEST}")
     return UsageError(
         f"the transfer to {store.location} has not ended", next_step="run the same transfer again to its end"
     )

@@ -35,7 +35,7 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.runtime.progress import Progress
-from migrate.storage.api import Store
+from migrate.storage.api import Store, exists
 from migrate.storage.object_lock import FileVersion, Lock, Mode, ObjectLock
 
 
@@ -201,6 +201,13 @@ def _check_enforced(store: Store, object_lock: ObjectLock, heads: Sequence[FileV
         f"{store.location}: this server takes a lock, names it when asked, and removes what is locked all the same",
         next_step="nothing is held there: transfer the bundle to a server that keeps to Object Lock, and hold it there",
     )
+
+
+def is_erased(store: Store, object_lock: ObjectLock) -> bool:
+    """Tell whether no version of a bundle is left at a location, only its record."""
+    if exists(store, layout.TAG_MANIFEST) or not exists(store, layout.CUSTODY_LOG):
+        return False
+    return all(version.key != layout.TAG_MANIFEST for version in object_lock.versions())
 
 
 def last_standing(log: Log, location: str) -> list[LogEntry]:

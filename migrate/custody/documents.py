@@ -23,6 +23,7 @@ from migrate.custody.signing import bundle_signatures, ssh_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import DamageError, GoneError
+from migrate.number_text import moment_words
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -60,6 +61,11 @@ class Document(Struct, frozen=True):
     def moment(self) -> datetime | None:
         """When it was made, by its own time; None where it does not say so."""
         return moment_of(self.value.get("time"))
+
+    @property
+    def shown_moment(self) -> str:
+        """The same for people; what stands there instead, where that is no moment."""
+        return moment_words(self.moment) if self.moment else str(self.value.get("time"))
 
     @property
     def root(self) -> str:

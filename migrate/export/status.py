@@ -16,8 +16,8 @@ from migrate.bundle.commit_records import CommitRecord, group_infos, read_group,
 from migrate.bundle.export_ledger import Totals
 from migrate.bundle.lease import LeaseState
 from migrate.bundle.left_behind import LeftBehind
-from migrate.bundle.reader import step_where_no_bundle
-from migrate.errors import GoneError, UsageError
+from migrate.bundle.reader import no_bundle
+from migrate.errors import GoneError
 from migrate.export.plan_totals import read_plan_totals
 from migrate.runtime import process_identity
 from migrate.storage.api import FileInfo, Store, exists
@@ -68,7 +68,9 @@ class ExportStatus(Struct, frozen=True):
 
 
 def export_status(store: Store) -> ExportStatus:
-    """Say how far the export at a location is. Raises ``UsageError`` where something else lies there."""
+    """Say how far the export at a location is. Raises ``UsageError`` where something else lies there, ``GoneError``
+    where only the record of a bundle does.
+    """
     sealed = bundle_json.read_sealed(store)
     making = export_state.read_state(store)
     holder, age = _holder(store)
@@ -94,10 +96,7 @@ def export_status(store: Store) -> ExportStatus:
     if making is None:
         kind_of_location, key = export_state.look(store)
         if kind_of_location is export_state.LocationKind.FOREIGN:
-            problem = f"{store.location} holds no export: there is {key}"
-            if exists(store, layout.CUSTODY_LOG):
-                problem = f"no bundle lies at {store.location} any more, only its record"
-            raise UsageError(problem, next_step=step_where_no_bundle(store))
+            raise no_bundle(store, f"there is {key}")
         return ExportStatus(store.location, "empty", "", "", [], holder, age)
     with ThreadPoolExecutor(_READERS) as executor:
         source_statuses = [_open_source(store, source, executor) for source in making.sources]

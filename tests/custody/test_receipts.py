@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -314,6 +315,8 @@ def test_the_commands_end_with_what_was_found(location, incomplete, make_key, tm
     whole = call("receive", location.location, "--key", key, "--to", tmp_path / "mail", "--json")
     assert whole.code == 0, whole.err
     assert sorted(whole.json["result"]["written"]) == sorted(map(str, (tmp_path / "mail").iterdir()))
+    again = call("receive", location.location, "--key", key)
+    assert re.search(r"Signed: \S+ of \d{4}-\d\d-\d\d \d\d:\d\d UTC, for the root", again.out), again
     short = call("receive", incomplete.location, "--key", key)
     assert (short.code, short.out.startswith("RECEIPT FOR AN INCOMPLETE BUNDLE")) == (3, True), short.err
     verified = call("verify", incomplete.location, "--level", "quick")

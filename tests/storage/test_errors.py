@@ -106,6 +106,15 @@ def test_a_refusal_without_words_is_the_clocks_where_the_servers_date_is_another
     assert step in translate(ClientError(answer, "HeadBucket"), "s3://b").next_step
 
 
+def test_a_bucket_whose_name_is_none_is_not_there():
+    fields = {
+        "Error": {"Code": "InvalidBucketName", "Message": "The specified bucket is not valid."},
+        "ResponseMetadata": {"HTTPStatusCode": 400, "HTTPHeaders": {}},
+    }
+    error = translate(ClientError(fields, "ListObjectsV2"), "s3://x")
+    assert (type(error), error.next_step) == (GoneError, "check the name of the bucket and the prefix")
+
+
 def test_a_redirect_says_which_endpoint_to_name():
     headers = {"location": "https://someone:word@s3.eu.example.org:8443/bucket/key?X-Amz-Signature=1"}
     metadata = {"HTTPStatusCode": 307, "HTTPHeaders": headers}

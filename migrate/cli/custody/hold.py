@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.structs import as_dict
-from migrate.bundle.reader import require_files
+from migrate.bundle.reader import not_sealed, require_files
 from migrate.case.model import Custody, Endpoint
 from migrate.cli import app
 from migrate.cli.common.document_files import (
@@ -124,7 +124,7 @@ class HeldBundle(Struct, frozen=True):
             "waits for signatures" if release.missing else "has all its signatures, and was not carried out"
         )
         sentence = f"A release {state}, for the reason {value['reason']!r}"
-        console.print(Text(plain(f"{sentence} ({release.document.key}, {value['time']})")))
+        console.print(Text(plain(f"{sentence} ({release.document.key}, {release.document.shown_moment})")))
         signers = ", ".join(release.signed.values()) or "nobody whom the hold names"
         console.print(Text(plain(f"  signed by {signers}")))
         for lacking in release.missing:
@@ -321,6 +321,8 @@ def status_command(
     protection = bundle_hold.survey(store, object_lock, workers=workers)
     if not protection.versions:  # a bundle that delete markers hide has some
         require_files(store)
+    if protection.versions and bundle_hold.is_erased(store, object_lock):
+        raise not_sealed(store)
     return HeldBundle(
         store.location,
         protection,

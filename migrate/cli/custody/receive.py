@@ -60,7 +60,7 @@ class Received(Struct, frozen=True):
         if self.findings:
             draw_findings(console, self.findings)
         console.print(
-            f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}"
+            f"Signed: {self.document.key} of {self.document.shown_moment}, for the root {self.document.root}"
         )
         if self.read_only:
             console.print(

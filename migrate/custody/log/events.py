@@ -8,14 +8,14 @@ from typing import Any
 
 from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.bundle_json import BundleInfo
-from migrate.bundle.reader import hash_file, step_where_no_bundle
+from migrate.bundle.reader import hash_file, no_bundle
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
-from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.errors import GoneError, MoveoutError
 from migrate.storage.api import Store
 
 
@@ -25,10 +25,12 @@ def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None
 
 
 def need_sealed(store: Store) -> BundleInfo:
-    """Return what the sealed bundle at a location says of itself. Raises ``UsageError`` where there is none."""
+    """Return what the sealed bundle at a location says of itself. Raises ``UsageError`` where there is none,
+    ``GoneError`` where only its record is left.
+    """
     info = bundle_json.read_sealed(store)
     if info is None:
-        raise UsageError(f"{store.location} holds no sealed bundle", next_step=step_where_no_bundle(store))
+        raise no_bundle(store, f"there is no {layout.TAG_MANIFEST}")
     return info
 
 

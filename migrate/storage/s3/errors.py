@@ -57,7 +57,7 @@ _DENIED_NEXT = {
     "TokenRefreshRequired": _EXPIRED,
 }
 """Codes for which another next step helps than to check the credentials."""
-_GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
+_GONE = {"NoSuchKey", "NoSuchBucket", "InvalidBucketName", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
 _SLOW = {
     "SlowDown",
     "SlowDownRead",
