@@ -198,7 +198,7 @@ def _unfinished_restores(session: Session, destinations: Mapping[str, Endpoint])
     return unfinished
 
 
-@verb(app, "clean")
+@verb(app, "clean", examples=("clean bundle", "clean -c moveout.toml --changes"))
 def clean_command(
     session: Session,
     words: Annotated[

@@ -537,7 +537,7 @@ class _LimitOptions(Struct, frozen=True):
         typer.Option(
             "--archived",
             metavar="TIER",
-            help="Retrieve archived objects: bulk, standard, expedited, auto (cheapest in time), no.",
+            help="Retrieve archived objects: bulk, standard, expedited, auto (cheapest in time), no (default: auto).",
         ),
     ] = None
 

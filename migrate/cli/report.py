@@ -79,7 +79,13 @@ class Reported(Struct, frozen=True):
             console.print(f"! {INCOMPLETE}", style="yellow")
 
 
-@verb(app, "report", workers=True, bwlimit=True)
+@verb(
+    app,
+    "report",
+    workers=True,
+    bwlimit=True,
+    examples=("report -c moveout.toml", "report bundle --against postgresql://me@new/app --out REPORT.html"),
+)
 def report_command(
     session: Session,
     words: LocationWord = None,

@@ -19,7 +19,7 @@ from migrate.cli.progress.progress_reports import reported
 from migrate.export import seal_unasked
 
 
-@verb(app, "seal", workers=True, bwlimit=True)
+@verb(app, "seal", workers=True, bwlimit=True, examples=("seal bundle", "seal -c moveout.toml"))
 def seal_command(
     session: Session,
     words: Annotated[

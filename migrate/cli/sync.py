@@ -146,7 +146,8 @@ class _DatabaseOptions(Struct, frozen=True):
         typer.Option(
             "--work",
             metavar="DIR",
-            help="Databases only: the working folder. It needs as much room as an export.",
+            help="Databases only: the working folder. It needs as much room as an export (default: in"
+            " ~/.local/state/moveout/sync).",
         ),
     ] = None
     hold: HoldOptions = field(default_factory=HoldOptions)

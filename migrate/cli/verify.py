@@ -482,7 +482,10 @@ def verify_command(
     case: CaseFile = None,
     level: Annotated[
         Level | None,
-        typer.Option(help="quick: names, sizes; complete: all there, nothing extra; full: every byte."),
+        typer.Option(
+            help="quick: names, sizes; complete: all there, nothing extra; full: every byte (default: full; with"
+            " --against quick)."
+        ),
     ] = None,
     against: Annotated[
         list[str] | None,

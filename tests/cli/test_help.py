@@ -35,16 +35,24 @@ def test_what_a_command_does_is_said_to_the_end(group):
 
 @pytest.mark.parametrize("name", [name for name in VERBS if name not in GROUPS])
 def test_examples_are_for_this_command_and_by_its_options(name):
-    said = call(name, "--help").out
-    for line in re.findall(r"^ +(moveout .*)$", said.partition("Examples:")[2], re.MULTILINE):
-        program, verb, *words = shlex.split(line)
-        assert (program, verb, len(line) <= 76) == ("moveout", name, True)  # four more before it
+    check_examples(name)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_examples_are_for_the_commands_of_a_group_and_by_their_options(group):
+    for name in summaries(group):
+        check_examples(group, name)
+
+
+def check_examples(*name):
+    said = call(*name, "--help").out
+    lines = re.findall(r"^ +(moveout .*)$", said.partition("Examples:")[2], re.MULTILINE)
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert (program, *words[: len(name)]) == ("moveout", *name)
+        assert len(line) <= 76  # four more before it
         assert all(re.search(rf"(^|\s){word}\b", said) for word in words if word.startswith("-")), line
-
-
-@pytest.mark.parametrize("name", ["plan", "export", "transfer", "verify", "restore", "sync", "ls", "get"])
-def test_what_takes_locations_and_urls_shows_how_they_are_written(name):
-    assert "Examples:" in call(name, "--help").out
 
 
 def test_the_list_of_commands_says_of_each_what_its_own_help_says_first():

@@ -47,7 +47,11 @@ _VERBOSE = Annotated[
 _WORKERS = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How many pieces of work run at once."
+        "--workers",
+        min=1,
+        max=_MAX_WORKERS,
+        metavar="N",
+        help="How many pieces of work run at once (default: 2 to 8).",
     ),
 ]
 _BWLIMIT = Annotated[

@@ -50,7 +50,7 @@ class Acknowledged(SignedFiles, frozen=True):
         )
 
 
-@verb(app, "acknowledge")
+@verb(app, "acknowledge", examples=("acknowledge bundle receipt-0123456789abcdef.json --key host.key",))
 def acknowledge_command(
     session: Session,
     location: Annotated[str, typer.Argument(metavar="LOCATION", help="The bundle that was received.")],

@@ -51,7 +51,7 @@ class SignedAudit(Struct, frozen=True):
         console.print(f"Signed: {self.done.document.key}")
 
 
-@verb(app, "audit", workers=True, bwlimit=True)
+@verb(app, "audit", workers=True, bwlimit=True, examples=("audit bundle --key auditor.key",))
 def audit_command(
     session: Session,
     words: LocationWord = None,

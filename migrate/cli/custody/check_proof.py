@@ -74,7 +74,7 @@ class CheckedProof(Struct, frozen=True):
         return self.signers[public] + (f" (by the custody log, at {moment_words(at)})" if at else "")
 
 
-@verb(app, "check-proof")
+@verb(app, "check-proof", examples=("check-proof proof.json --signers signers",))
 def check_proof_command(
     session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof.")],

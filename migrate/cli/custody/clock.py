@@ -31,7 +31,8 @@ Rules = Annotated[
     typer.Option(
         "--rules",
         metavar="NAME",
-        help=f"{', '.join(rulebook.BUILT_IN)}, or a file with your contract's rules; may be repeated.",
+        help=f"{', '.join(rulebook.BUILT_IN)}, or a file with your contract's rules; may be repeated (default:"
+        f" {', '.join(rulebook.USUAL)}).",
     ),
 ]
 _STYLES = {"met": "green", "due": "yellow", "breached": "bold red", "unknown": "dim"}
@@ -99,7 +100,7 @@ def _checked(rules: RuleSet) -> str:
     return rules.checked if rules.checked == rulebook.NOT_CHECKED else f"checked: {rules.checked}"
 
 
-@verb(app, "clock")
+@verb(app, "clock", examples=("clock -c case.toml --rules contract.toml",))
 def clock_command(
     session: Session,
     words: LocationWord = None,

@@ -63,7 +63,7 @@ class Certified(Struct, frozen=True):
             )
 
 
-@verb(app, "erase", workers=True)
+@verb(app, "erase", workers=True, examples=("erase -c case.toml --rules contract.toml --to exchange",))
 def erase_command(
     session: Session,
     words: LocationWord = None,

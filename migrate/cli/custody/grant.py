@@ -80,7 +80,7 @@ def _granted_url(location: str, name: str) -> str:
     return f"{location.partition('?')[0]}?profile={name}"
 
 
-@verb(group, "create", title="grant create")
+@verb(group, "create", title="grant create", examples=("grant create -c case.toml --to acme --expires 7d",))
 def create_command(
     session: Session,
     to: ToName,
@@ -116,7 +116,12 @@ def create_command(
     return CreatedGrant(store.location, to, granted.access_key, moment_words(until), str(path))
 
 
-@verb(group, "session", title="grant session")
+@verb(
+    group,
+    "session",
+    title="grant session",
+    examples=("grant session -c case.toml --to acme --expires 12h --role ARN",),
+)
 def session_command(
     session: Session,
     to: ToName,
@@ -170,7 +175,7 @@ def session_command(
     )
 
 
-@verb(group, "links", title="grant links")
+@verb(group, "links", title="grant links", examples=("grant links -c case.toml --to acme --expires 7d",))
 def links_command(
     session: Session,
     to: ToName,
@@ -234,7 +239,7 @@ def _words(entry: Granted) -> str:
     return f"{entry.kind:<8} until {entry.expires}{key}{elsewhere}"
 
 
-@verb(group, "list", title="grant list")
+@verb(group, "list", title="grant list", examples=("grant list -c case.toml",))
 def list_command(session: Session, words: LocationWord = None, case: CaseFile = None) -> Grants:
     """List the grants of a bundle, and which are open."""
     loaded = load_case(case)
@@ -282,7 +287,7 @@ class RevokedGrants(Struct, frozen=True):
                 console.print(Text(f"→ {line}"))
 
 
-@verb(group, "revoke", title="grant revoke")
+@verb(group, "revoke", title="grant revoke", examples=("grant revoke -c case.toml --to acme",))
 def revoke_command(
     session: Session,
     to: ToName,
@@ -329,7 +334,13 @@ class Probed(Struct, frozen=True):
             draw_findings(console, tested.findings)
 
 
-@verb(group, "test", title="grant test", workers=True)
+@verb(
+    group,
+    "test",
+    title="grant test",
+    workers=True,
+    examples=('grant test "s3://preserved/app?profile=acme"',),
+)
 def probe_command(
     session: Session,
     words: LocationWord = None,

@@ -163,7 +163,13 @@ def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, Obj
     )
 
 
-@verb(group, "place", title="hold place", workers=True)
+@verb(
+    group,
+    "place",
+    title="hold place",
+    workers=True,
+    examples=('hold place -c case.toml --until 30d --legal --reason "our notice"',),
+)
 def place_command(
     session: Session,
     until: _Until,
@@ -247,7 +253,7 @@ def _check_quorum(custody: Custody, owners: Mapping[str, Sequence[str]], trust: 
         )
 
 
-@verb(group, "extend", title="hold extend", workers=True)
+@verb(group, "extend", title="hold extend", workers=True, examples=("hold extend -c case.toml --until 60d",))
 def extend_command(
     session: Session,
     until: _Until,
@@ -296,7 +302,13 @@ def extend_command(
     return _place(session, (store, object_lock), terms, details, signer)
 
 
-@verb(group, "status", title="hold status", workers=True)
+@verb(
+    group,
+    "status",
+    title="hold status",
+    workers=True,
+    examples=("hold status -c case.toml", "hold status moveout-hold.json"),
+)
 def status_command(
     session: Session,
     words: Annotated[
@@ -409,7 +421,16 @@ class Released(Struct, frozen=True):
         console.print(Text(" ".join(filter(None, (f"    {command} {file}", self.case_option)))), wrap=False)
 
 
-@verb(group, "release", title="hold release", workers=True)
+@verb(
+    group,
+    "release",
+    title="hold release",
+    workers=True,
+    examples=(
+        'hold release -c case.toml --reason "received" --to exchange',
+        "hold release -c case.toml exchange/release-0123456789abcdef.json",
+    ),
+)
 def release_command(
     session: Session,
     words: Annotated[

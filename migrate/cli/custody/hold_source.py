@@ -69,7 +69,12 @@ class SourceHolds(Struct, frozen=True):
             console.print(f"→ to take it back: moveout hold undo {self.file}")
 
 
-@verb(group, "source", title="hold source")
+@verb(
+    group,
+    "source",
+    title="hold source",
+    examples=('hold source postgresql://me@old/app --reason "notice of 24 November"',),
+)
 def source_command(
     session: Session,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the undo file.")],
@@ -137,7 +142,7 @@ class Undone(Struct, frozen=True):
         console.print(f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone")
 
 
-@verb(group, "undo", title="hold undo")
+@verb(group, "undo", title="hold undo", examples=("hold undo moveout-hold.json",))
 def undo_command(
     session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The undo file of `moveout hold source`.")],

@@ -61,7 +61,7 @@ def _principal(public: PublicKey) -> str:
     return "-".join(public.name.split()) or public.id
 
 
-@verb(group, "init", title="keys init")
+@verb(group, "init", title="keys init", examples=('keys init host.key --name "Host Ltd"',))
 def init_command(
     session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file for the private key.")] = Path(
@@ -98,7 +98,7 @@ def _user() -> str:
         return f"user-{os.geteuid()}"
 
 
-@verb(group, "show", title="keys show")
+@verb(group, "show", title="keys show", examples=("keys show host.key >> signers",))
 def show_command(
     session: Session,
     files: Annotated[

@@ -147,7 +147,7 @@ def _word(value: object) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-@verb(group, "show", title="custody show")
+@verb(group, "show", title="custody show", examples=("custody show -c case.toml",))
 def show_command(
     session: Session, words: LocationWord = None, case: CaseFile = None, signers: Signers = None
 ) -> ShownLog:
@@ -178,7 +178,15 @@ def _documents(store: Store, log: Log) -> tuple[list[Document], list[Finding], l
     return documents_kept, [finding for finding in wrong if finding not in litter], notes
 
 
-@verb(group, "verify", title="custody verify")
+@verb(
+    group,
+    "verify",
+    title="custody verify",
+    examples=(
+        "custody verify bundle --signers signers",
+        'custody verify bundle --with "s3://copy/app?profile=other"',
+    ),
+)
 def verify_command(
     session: Session,
     words: LocationWord = None,
@@ -297,7 +305,12 @@ class Added(Struct, frozen=True):
         draw_left_out(console, self.left_out)
 
 
-@verb(group, "note", title="custody note")
+@verb(
+    group,
+    "note",
+    title="custody note",
+    examples=("custody note bundle notice --at 2026-11-24 --key host.key",),
+)
 def note_command(
     session: Session,
     location: OneLocation,
@@ -330,7 +343,9 @@ def note_command(
     return Added(store.location, f"a note: {what} at {moment.isoformat(timespec='seconds')}")
 
 
-@verb(group, "add", title="custody add")
+@verb(
+    group, "add", title="custody add", examples=("custody add bundle exchange/receipt-0123456789abcdef.json",)
+)
 def add_command(
     session: Session,
     location: OneLocation,
@@ -384,7 +399,12 @@ class SignedRelease(SignedFiles, frozen=True):
         )
 
 
-@verb(group, "sign", title="custody sign")
+@verb(
+    group,
+    "sign",
+    title="custody sign",
+    examples=("custody sign release-0123456789abcdef.json --key counsel.key",),
+)
 def sign_command(
     session: Session,
     file: Annotated[

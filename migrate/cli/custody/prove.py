@@ -58,7 +58,15 @@ class Proved(Struct, frozen=True):
         )
 
 
-@verb(app, "prove", bwlimit=True)
+@verb(
+    app,
+    "prove",
+    bwlimit=True,
+    examples=(
+        "prove bundle photos/cat.jpg --source media --to proofs",
+        "prove bundle --source app --table public.customers --row id=7",
+    ),
+)
 def prove_command(
     session: Session,
     location: Annotated[str, typer.Argument(metavar="LOCATION", help="The signed bundle.")],

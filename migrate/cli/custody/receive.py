@@ -77,7 +77,13 @@ class Received(Struct, frozen=True):
             )
 
 
-@verb(app, "receive", workers=True, bwlimit=True)
+@verb(
+    app,
+    "receive",
+    workers=True,
+    bwlimit=True,
+    examples=("receive bundle --signers signers --key acme.key --to exchange",),
+)
 def receive_command(
     session: Session,
     words: LocationWord = None,

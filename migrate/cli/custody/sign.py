@@ -68,7 +68,7 @@ def run_sign(
     return SignedBundle(store.location, root_of(store), signed)
 
 
-@verb(app, "sign", bwlimit=True)
+@verb(app, "sign", bwlimit=True, examples=("sign bundle --key host.key",))
 def sign_command(
     session: Session,
     words: LocationWord = None,
