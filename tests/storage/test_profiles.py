@@ -68,6 +68,22 @@ def test_a_profile_that_cannot_be_used_is_no_defect(config, keys, error, said, t
         client(S3Location("media", "", "old"))
 
 
+def test_locations_of_a_profile_share_a_client_until_the_profile_changes(tmp_path, monkeypatch):
+    """To make one takes ten milliseconds, and a service that gives credentials would be asked for each."""
+    for variable, text in {"AWS_CONFIG_FILE": HERE, "AWS_SHARED_CREDENTIALS_FILE": KEYS}.items():
+        (tmp_path / variable).write_text(text)
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    location = S3Location("media", "", "old")
+    shared = client(location)
+    assert client(S3Location("other", "prefix/", "old")) is shared
+    own = S3Location("media", "", "old", {"access_key_id": "key", "secret_access_key": "secret"})
+    assert session(own).get_credentials().access_key == "key"
+    (tmp_path / "AWS_SHARED_CREDENTIALS_FILE").write_text(KEYS.replace("= a", "= other"))
+    assert session(location).get_credentials().access_key == "other"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:10")
+    assert client(location).meta.endpoint_url == "http://127.0.0.1:10"
+
+
 def test_a_login_that_ends_in_the_middle_is_no_defect():
     class Ended:
         def get_frozen_credentials(self):

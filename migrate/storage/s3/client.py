@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,11 @@ _PAYS = f"{_PAYER}=requester"
 """As the AWS CLI calls it."""
 MAX_CONNECTIONS = 64
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
+_KEPT = 16
+"""So many sessions, and so many clients, are kept for the next location with the same profile."""
+_VARIABLES = re.compile("AWS_.*|.*_PROXY|HOME|REQUESTS_CA_BUNDLE", re.IGNORECASE)
+_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+_making_sessions = threading.Lock()
 _building = threading.Lock()
 """Held while botocore builds something: two threads that opened a bucket each would both read its description of S3,
 and both register its handlers.
@@ -163,23 +169,43 @@ def _key(reference: str) -> str:
 
 
 def session(s3_location: S3Location) -> Any:
-    """Return botocore's session of the location's profile: boto3's costs 30 ms more. Raise
-    NotAllowedError for a file of profiles that cannot be read: botocore passes over it, and a profile without its
-    endpoint is one of AWS.
+    """Return botocore's session of the location's profile: boto3's costs 30 ms more. All locations with the same
+    profile and secrets have the same one, until the files or variables of AWS change: to make a session with its client
+    takes 10 ms, and a service that gives credentials is asked once. Raise NotAllowedError for a file of profiles that
+    cannot be read: botocore passes over it, and a profile without its endpoint is one of AWS.
     """
+    given = tuple(s3_location.secrets.get(name) for name in SECRET_NAMES)
+    with _making_sessions:
+        return _session(s3_location.profile, given, _surroundings())
+
+
+def _surroundings() -> tuple[Any, ...]:
+    """Return what a session depends on apart from its profile and secrets: variables, and the state of files."""
+    variables = tuple((name, value) for name, value in os.environ.items() if _VARIABLES.fullmatch(name))
+    return variables, *(_state_of(os.environ.get(name) or default) for name, default in _FILES.items())
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    try:
+        status = Path(path).expanduser().stat()
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _session(profile: str | None, given: tuple[str | None, ...], _: tuple[Any, ...]) -> Any:
     try:
         with _building:
             hooks, loader = copy.copy(_hooks()), _loader()
-        inner = botocore.session.Session(
-            profile=s3_location.profile, event_hooks=hooks, include_builtin_handlers=False
-        )
+        inner = botocore.session.Session(profile=profile, event_hooks=hooks, include_builtin_handlers=False)
         for variable in ("config_file", "credentials_file"):
             _must_be_readable(Path(inner.get_config_variable(variable)).expanduser())
         inner.register_component("data_loader", loader)
         inner.get_scoped_config()  # looks for the profile
     except boto_errors.ProfileNotFound as exc:
         raise UsageError(
-            f"there is no AWS profile {s3_location.profile!r}",
+            f"there is no AWS profile {profile!r}",
             next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
         ) from exc
     except boto_errors.ConfigParseError as exc:
@@ -187,7 +213,6 @@ def session(s3_location: S3Location) -> Any:
         raise UsageError(
             f"{exc}: {why}", next_step="correct it: aws configure list-profiles reads it, too"
         ) from exc
-    given = [s3_location.secrets.get(name) for name in SECRET_NAMES]
     if any(given):
         inner.set_credentials(*given)
     return inner
@@ -258,37 +283,51 @@ def client(
     accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
     version, whatever the profile says (botocore's Config, ``signature_version``). ``boto_session``: the location's
     session, where there is one already. ``region``: the bucket's, where the profile names another one.
-    ``asks_silent``: also a server that the command goes on without.
+    ``asks_silent``: also a server that the command goes on without. Locations with the same session share a client.
     """
-    config = botocore.config.Config(
-        signature_version=signature,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=MAX_CONNECTIONS,
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=answer_seconds(),
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"payload_signing_enabled": False},
-    )
     boto_session = boto_session or session(s3_location)
     if not _has_credentials(boto_session, s3_location.url):
         raise NotAllowedError(
             f"no credentials for {s3_location.url}",
             next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
+    account = "" if asks_silent else replace(s3_location, bucket="", prefix="").url
     try:
         region = region or region_of(boto_session) or "us-east-1"
         with _building:
-            made = boto_session.create_client("s3", config=config, region_name=region)
-        _check_endpoint(made.meta.endpoint_url)
+            headers = tuple(s3_location.constant_headers.items())
+            return _client(boto_session, signature, region, answer_seconds(), account, headers)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(
             f"the settings for {s3_location.url} cannot be used: {exc}",
             next_step="correct endpoint_url, region and keys of the profile, or the AWS_* variables",
         ) from exc
-    if not asks_silent:
-        made.meta.events.register("before-send.s3", functools.partial(_refuse_silent, s3_location.url))
-    made.meta.events.register("before-call.s3", functools.partial(_begin_call, s3_location.constant_headers))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _client(
+    boto_session: Any,
+    signature: str | None,
+    region: str,
+    read_seconds: float,
+    account: str,
+    headers: tuple[tuple[str, str], ...],
+) -> Any:
+    config = botocore.config.Config(
+        signature_version=signature,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=MAX_CONNECTIONS,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=read_seconds,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"payload_signing_enabled": False},
+    )
+    made = boto_session.create_client("s3", config=config, region_name=region)
+    _check_endpoint(made.meta.endpoint_url)
+    if account:
+        made.meta.events.register("before-send.s3", functools.partial(_refuse_silent, account))
+    made.meta.events.register("before-call.s3", functools.partial(_begin_call, dict(headers)))
     made.meta.events.register("after-call.s3", _end_call)
     return made
 
