@@ -14,10 +14,13 @@ from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
 
 _STATES = f"""
-WITH RECURSIVE named(oid) AS (
+WITH RECURSIVE parts(whole, part) AS MATERIALIZED (
+  SELECT t.oid, p.oid FROM pg_type t CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype)) AS p(oid)
+  WHERE p.oid <> 0
+  UNION ALL SELECT t.oid, m.atttypid FROM pg_attribute m JOIN pg_type t ON t.typrelid = m.attrelid WHERE m.attnum > 0),
+named(oid) AS (
   SELECT t.oid FROM pg_type t WHERE t.typname ~ '{NAMED}' AND t.typnamespace = 'pg_catalog'::regnamespace
-  UNION SELECT t.oid FROM named n JOIN pg_type t ON n.oid IN (t.typelem, t.typbasetype) OR EXISTS (
-    SELECT FROM pg_attribute m WHERE m.attrelid = t.typrelid AND m.atttypid = n.oid AND m.attnum > 0))
+  UNION SELECT p.whole FROM named n JOIN parts p ON p.part = n.oid)
 SELECT s.schemaname::text, s.relname::text, concat_ws(' ', s.relid, pg_relation_filenode(s.relid),
   d.stats_reset, a.stats_reset, pg_postmaster_start_time(), labels.md5,
   (SELECT md5(string_agg(c.attnum || ' ' || c.xmin, ',' ORDER BY c.attnum)) FROM pg_attribute c
