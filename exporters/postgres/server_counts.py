@@ -31,7 +31,7 @@ from exporters.sql.source_summary import GIVEN_UP, Counted
 Answer = TypeVar("Answer")
 _CANCEL_SECONDS, _GIVE_UP_SECONDS = 5.0, 1.0
 _CANCEL_AGAIN_SECONDS = 0.05
-_PATIENCE_SECONDS, _CONNECT_AGAIN_SECONDS = 90.0, 2.0
+_WAIT_SECONDS, _CONNECT_AGAIN_SECONDS = 90.0, 2.0
 """How long a connection is tried again, about as long as units are, and the pause between two attempts."""
 _TRIES = 3
 """How often a table is counted whose connection ends."""
@@ -211,7 +211,7 @@ class Counting:
     def _connected(self, session_limits: SessionLimits) -> psycopg.Connection[Any]:
         """Connect; again where the server lets nobody in for now. A silent one is waited for as long as others do."""
         address = self._session.address
-        until = time.monotonic() + _PATIENCE_SECONDS
+        until = time.monotonic() + _WAIT_SECONDS
 
         def connect() -> psycopg.Connection[Any]:
             if self._closed.is_set():

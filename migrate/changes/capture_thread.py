@@ -17,8 +17,6 @@ from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
-_LONGEST_PAUSE_SECONDS = 30.0
-
 
 def keep_capturing(
     log: ChangeLog,
@@ -37,9 +35,7 @@ def keep_capturing(
     ``SourceGoneError`` where changes are lost, and ``DamageError``: no attempt would mend that.
     """
     problem = "changes are not captured for now, and are kept by the source"
-    pauses = RetryPauses(
-        problem, cancellation, note, longest_seconds=_LONGEST_PAUSE_SECONDS, limit_seconds=limit_seconds
-    )
+    pauses = RetryPauses(problem, cancellation, note, limit_seconds)
     with RetainedLogWatch(log, base["log"], retain_bytes, cancellation, note) as retained:
         while not cancellation.is_cancelled:
             after = 0

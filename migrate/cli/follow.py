@@ -330,14 +330,17 @@ def run_follow(
     started, handed_over = time.monotonic(), False
     for follower in followers:
         follower.start()
-    with session.noting_silence(*endpoints_of(followed), may_end=False, is_limited=lambda: until_caught_up):
+    endpoints = endpoints_of(followed)
+    with session.waiting_for_silent(
+        *endpoints, may_end=False, is_limited=lambda: until_caught_up, retries=True
+    ):
         try:
             handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
         except KeyboardInterrupt:  # the usual end
             pass
         finally:
             cancellation.cancel()
-        _join(followers, endpoints_of(followed))
+        _join(followers, endpoints)
     states = [follower.state() for follower in followers]
     return Followed(store.location, states, time.monotonic() - started, handed_over)
 

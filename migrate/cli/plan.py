@@ -558,7 +558,7 @@ def _survey(
     return source_plans, unread
 
 
-_PATIENCE_SECONDS = 10.0
+_RETRY_SECONDS = 10.0
 """How long a location is tried again that is only measured."""
 
 
@@ -584,7 +584,7 @@ def _location_rates(location: Endpoint) -> LocationRates | None:
     """Return how fast a location is; None for a directory so full that it could not be tried."""
     try:
         return measure_location(
-            open_location(location.url, secrets=location.reveal(), patience_seconds=_PATIENCE_SECONDS)
+            open_location(location.url, secrets=location.reveal(), retry_seconds=_RETRY_SECONDS)
         )
     except NoSpaceError:
         if free_bytes(location.url, secrets=location.reveal()) is None:

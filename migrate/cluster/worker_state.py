@@ -27,7 +27,7 @@ from migrate.cluster.lease_guard import LOOK_SECONDS, LeaseFence, LockFence
 from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.export.open_sources import open_source
 from migrate.export.unit_runner import UnitRunner
-from migrate.progress.server_contact import WaitingCommand, noted_silence
+from migrate.progress.server_contact import WORKING, WaitingCommand, noted_silence
 from migrate.restore.common.api import PartLoader, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.objects.copy import ObjectCopy
@@ -87,7 +87,7 @@ class WorkerSession:
         self._held = ExitStack()
         if database is not None:
             self._held.enter_context(
-                noted_silence([database], WaitingCommand(_moving, _ignore, self.cancellation))
+                noted_silence([database], WaitingCommand(_moving, _ignore, self.cancellation, WORKING))
             )
             self._held.enter_context(waiting_for_silent(self.cancellation.wait))
         try:
@@ -98,7 +98,7 @@ class WorkerSession:
 
     def _fence(self) -> LeaseFence | LockFence:
         return LeaseFence(
-            self._open(self.job.location, patience_seconds=LOOK_SECONDS), self.job.lease, self.cancellation
+            self._open(self.job.location, retry_seconds=LOOK_SECONDS), self.job.lease, self.cancellation
         )
 
     def halt(self) -> None:
@@ -110,14 +110,14 @@ class WorkerSession:
         reach: Reach,
         rate_limiter: RateLimiter | None = None,
         *,
-        patience_seconds: float = TOTAL_SECONDS,
+        retry_seconds: float = TOTAL_SECONDS,
     ) -> MultipartStore:
         return open_location(
             reach.url,
             secrets=reach.endpoint().reveal(),
             rate_limiter=rate_limiter,
             note=self.notes.note,
-            patience_seconds=patience_seconds,
+            retry_seconds=retry_seconds,
             cancellation=self.cancellation,
         )
 

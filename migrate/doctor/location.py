@@ -22,7 +22,7 @@ from migrate.number_text import bytes_words, count_words
 from migrate.storage.api import MIN_PART_BYTES, MultipartStore
 from migrate.storage.registry import open_location
 
-_PATIENCE_SECONDS = 10.0
+_RETRY_SECONDS = 10.0
 _FEW_FILES = 10_000
 _NO_BUNDLE = "No bundle can be written there."
 _PROBE = f"{layout.WORK}probe/doctor-"
@@ -30,7 +30,7 @@ _PROBE = f"{layout.WORK}probe/doctor-"
 
 def examine(location: Endpoint, size_bytes: int | None) -> Examination:
     """Examine a location that is to hold about ``size_bytes``. Raises ``MoveoutError`` where it does not answer."""
-    store = open_location(location.url, secrets=location.reveal(), patience_seconds=_PATIENCE_SECONDS)
+    store = open_location(location.url, secrets=location.reveal(), retry_seconds=_RETRY_SECONDS)
     facts = {"server": "bucket" if store.free_bytes() is None else "directory"}
     with _without_traces(location):
         checks = [

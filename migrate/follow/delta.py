@@ -69,7 +69,6 @@ from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
 _SHORTEST_REST_SECONDS = 10.0
-_LONGEST_PAUSE_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
 _TO_SECONDS = len("2026-12-01T00:00:00")
 DEFINE_DELTA_STEP = (
@@ -319,13 +318,7 @@ class DeltaFollower:
     def _run(self) -> None:
         with suppress(MoveoutError):  # a pass says what the location lacks
             self._state.last = self.source.last_pass()
-        pauses = RetryPauses(
-            "no delta pass for now",
-            self._cancellation,
-            self._note,
-            longest_seconds=_LONGEST_PAUSE_SECONDS,
-            limit_seconds=self._limit_seconds,
-        )
+        pauses = RetryPauses("no delta pass for now", self._cancellation, self._note, self._limit_seconds)
         while not self._cancellation.is_cancelled:
             try:
                 record = self.source.take_pass(self._cancellation)

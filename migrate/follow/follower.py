@@ -36,7 +36,6 @@ _WATCH_SECONDS = 2.0
 """So often a source is asked where its log ends."""
 _OPENED_SECONDS = 0.05
 """So often the watch looks whether the destination was opened."""
-_LONGEST_PAUSE_SECONDS = 10.0
 _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
 _LAST_SESSION_SECONDS = 120.0
@@ -299,11 +298,7 @@ class Follower:
         """
         busy_until, restored_until = math.inf, time.monotonic() + self._limit_seconds
         pauses = RetryPauses(
-            "changes are not applied for now",
-            self._cancellation,
-            self._note,
-            longest_seconds=_LONGEST_PAUSE_SECONDS,
-            limit_seconds=self._limit_seconds,
+            "changes are not applied for now", self._cancellation, self._note, self._limit_seconds
         )
         while not self._cancellation.is_cancelled:
             try:

@@ -31,7 +31,7 @@ _LEAST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 60.0
 _AGAIN_SECONDS = 1.0
 
 
-class Patience(Struct, frozen=True):
+class ContactTimeouts(Struct, frozen=True):
     """How long a command waits for a server. It is asked when nothing has moved for ``quiet_seconds``. It is silent
     where a login has had no answer for ``login_seconds``, and nothing has moved for ``silent_seconds``. After
     ``limit_seconds`` without an answer the command goes on without it. A cancelled one ends once the login has had none
@@ -45,9 +45,9 @@ class Patience(Struct, frozen=True):
     limit_seconds: float | None = None
 
 
-WORKING = Patience()
+WORKING = ContactTimeouts()
 """Of a command that moves data: a server that has answered before is waited for without end."""
-LOOKING = Patience(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
+LOOKING = ContactTimeouts(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
 """Of a command that only looks: nothing is lost where it ends, or goes on without a server."""
 LIMITED_SECONDS = 60.0
 """So long a silent server is waited for where somebody waits for the command, or an application stands still."""
@@ -57,21 +57,21 @@ Ask = Callable[[], None]
 
 
 class WaitingCommand(Struct, frozen=True):
-    """A command that waits for servers. Nothing has moved for ``quiet_seconds``. ``note`` tells people of a silent
+    """A command that waits for servers. Nothing has moved for ``quiet_seconds``. ``note`` prints a line about a silent
     server; ``give_up`` ends the command, where that may be.
     """
 
     quiet_seconds: Callable[[], float]
     note: Callable[[str], None]
     cancellation: CancellationToken
+    timeouts: ContactTimeouts
     give_up: Callable[[], None] | None = None
     is_too_late: Callable[[], bool] = lambda: False
     """Whether it is too late to wait for a silent server."""
     is_limited: Callable[[], bool] = lambda: False
     """Whether a silent server is waited for ``LIMITED_SECONDS`` only, since an application stands still, say."""
-    patience: Patience = WORKING
-    tries_again: bool = False
-    """Whether the command tries again by itself, however long that takes."""
+    retries: bool = False
+    """Whether the command retries what failed by itself, however long that takes."""
 
 
 class ContactedServer(Struct, frozen=True):
@@ -96,7 +96,7 @@ class ServerContact:
 
     No driver stops waiting by itself. While the server is silent and it is too late to wait, or the command was
     cancelled some seconds ago, it is hung up again and again. A cancelled command is ended, where that may be. One
-    whose patience has a limit goes on without the server then.
+    with a limit goes on without the server then.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class ServerContact:
             return
         unanswered = self._outage.silent_seconds()
         if self._is_ending:
-            self._is_silent = unanswered >= self._command.patience.end_seconds
+            self._is_silent = unanswered >= self._command.timeouts.end_seconds
             return
         if (
             self._is_left_out
-            or unanswered < self._command.patience.login_seconds
-            or quiet < self._command.patience.silent_seconds
+            or unanswered < self._command.timeouts.login_seconds
+            or quiet < self._command.timeouts.silent_seconds
         ):
             return
         self._outage.silent(quiet)
@@ -152,13 +152,13 @@ class ServerContact:
     def _is_moving(self, quiet: float) -> bool:
         """Tell whether nothing is to be asked: something has just moved, and all connections are well."""
         if not self._server.is_any_unheard():
-            return quiet < self._command.patience.quiet_seconds
+            return quiet < self._command.timeouts.quiet_seconds
         self._due = min(self._due, self._clock() + _LEAST_PAUSE_SECONDS)
         return False
 
     @property
     def _limit_seconds(self) -> float | None:
-        return LIMITED_SECONDS if self._command.is_limited() else self._command.patience.limit_seconds
+        return LIMITED_SECONDS if self._command.is_limited() else self._command.timeouts.limit_seconds
 
     def _what_follows(self) -> str:
         limit = self._limit_seconds
@@ -167,7 +167,7 @@ class ServerContact:
             return f"; without an answer the command ends at about {until}. Ctrl-C stops"
         if limit is not None:
             return f"; moveout goes on without it at {self._outage.moment(limit)}. Ctrl-C stops"
-        if self._command.tries_again:
+        if self._command.retries:
             return "; moveout tries again until it does. Ctrl-C stops; the same command goes on later"
         if self._server.has_answered():
             what = (
@@ -218,9 +218,8 @@ class ServerContact:
             self._server.ask()
         except UnreachableError as exc:
             self._refuses = not isinstance(exc, SourceSilentError)
-            is_refusal = self._command.patience.limit_seconds is not None and not isinstance(
-                exc, SourceSilentError
-            )
+            is_looking = self._command.timeouts.limit_seconds is not None
+            is_refusal = is_looking and not isinstance(exc, SourceSilentError)
             return is_refusal and not self._is_left_out  # else we have hung up
         except MoveoutError:
             pass
@@ -252,11 +251,11 @@ def noted_silence(endpoints: Iterable[Endpoint], command: WaitingCommand) -> Ite
     when it is too late on, whoever waits for a silent one gets an error. Buckets need none of it, but for a command
     that only looks: each request to them has a policy that does.
     """
-    is_looking = command.patience.limit_seconds is not None
+    is_looking = command.timeouts.limit_seconds is not None
     with ExitStack() as stack:
         if is_looking:
             stack.enter_context(looking())
-        if command.give_up is not None and not command.patience.end_seconds:
+        if command.give_up is not None and not command.timeouts.end_seconds:
             stack.enter_context(closing(_End(command.give_up, command.cancellation)))
         for name, ask in _servers(endpoints, buckets=is_looking).items():
             is_on_it = partial(_is_on, server_key(name))

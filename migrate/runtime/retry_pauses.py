@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
 from migrate.runtime.cancellation import CancellationToken
 
-_FIRST_SECONDS = 1.0
+_FIRST_SECONDS, _LONGEST_SECONDS = 1.0, 10.0
 RESTART_SECONDS, RESTART_POLL_SECONDS = 90.0, 2.0
 """After a snapshot was lost: how long to wait for its server, which may restart, and how often to try."""
 
 
 class RetryPauses:
-    """For what is tried until it succeeds or is cancelled. Each pause is twice as long as the one before, at most
-    ``longest_seconds``. ``problem`` begins the notes. Nothing is tried any more that has failed twice, and has not
-    succeeded for ``limit_seconds``.
+    """For what is tried until it succeeds or is cancelled. Each pause is twice as long as the one before, up to 10 s.
+    ``problem`` begins the notes. Nothing is tried any more that has failed twice, and has not succeeded for
+    ``limit_seconds``.
     """
 
     def __init__(
@@ -24,14 +23,12 @@ class RetryPauses:
         problem: str,
         cancellation: CancellationToken,
         note: Callable[[str], None],
-        *,
-        longest_seconds: float,
-        limit_seconds: float = math.inf,
+        limit_seconds: float,
     ) -> None:
         self._problem = problem
         self._cancellation = cancellation
         self._note = note
-        self._longest_seconds, self._limit_seconds = longest_seconds, limit_seconds
+        self._limit_seconds = limit_seconds
         self.succeeded()
 
     def succeeded(self) -> None:
@@ -47,4 +44,4 @@ class RetryPauses:
             self._noted = str(error)
             self._note(f"{self._problem}: {error}")
         self._cancellation.wait(self._seconds)
-        self._seconds = min(2 * self._seconds, self._longest_seconds)
+        self._seconds = min(2 * self._seconds, _LONGEST_SECONDS)

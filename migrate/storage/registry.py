@@ -74,7 +74,7 @@ def open_location(
     rate_limiter: RateLimiter | None = None,
     at_once_bytes: int = 0,
     note: Note | None = None,
-    patience_seconds: float = TOTAL_SECONDS,
+    retry_seconds: float = TOTAL_SECONDS,
     deadline: datetime | None = None,
     cancellation: CancellationToken | None = None,
     part_of: str = "",
@@ -82,7 +82,7 @@ def open_location(
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
     No request is sent yet. ``rate_limiter`` may be shared by several locations; files of up to ``at_once_bytes`` count
-    and do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled,
+    and do not wait for it. Passing faults are waited out for ``retry_seconds``, until ``cancellation`` is cancelled,
     and not beyond a ``deadline`` that lies ahead. ``part_of``: the URL of the bucket that it is a part of; notes name
     that.
     Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
@@ -94,7 +94,7 @@ def open_location(
         store = CrashPoints(store)
     name = part_of or store.location
     policy = RetryPolicy(
-        RetryTimeout(patience_seconds, FIRST_CONTACT_SECONDS, deadline),
+        RetryTimeout(retry_seconds, FIRST_CONTACT_SECONDS, deadline),
         RetryServer(name, outage_of(name), note, stuck_seconds),
         cancellation=cancellation,
     )

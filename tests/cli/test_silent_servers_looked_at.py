@@ -12,7 +12,7 @@ from exporters.mysql import connection as mysql
 from migrate.cli import plan
 from migrate.errors import INTERRUPTED, IncompleteError, UnreachableError
 from migrate.progress import server_contact
-from migrate.progress.server_contact import Patience
+from migrate.progress.server_contact import ContactTimeouts
 from migrate.storage import outage
 from tests.cli.conftest import MOVEOUT, call, make_file
 from tests.tools.processes import killed_at_end, stopped
@@ -31,7 +31,7 @@ def silent(mariadb):
 @pytest.fixture
 def impatient(monkeypatch):
     """Commands that wait for seconds where they would wait for half a minute. A login would wait for longer."""
-    monkeypatch.setattr(server_contact, "LOOKING", Patience(0.5, 0.5, 1.0, 0.0, limit_seconds=2.0))
+    monkeypatch.setattr(server_contact, "LOOKING", ContactTimeouts(0.5, 0.5, 1.0, 0.0, limit_seconds=2.0))
     monkeypatch.setattr(mysql, "GREETING_SECONDS", 60)
 
 

@@ -104,7 +104,7 @@ def impatient(monkeypatch):
     """Wait for no server that does not come back."""
     monkeypatch.setattr(source_export_module, "RESTART_SECONDS", 0.0)
     monkeypatch.setattr(unit_runner_module, "RETRY_WAITS", (0.0,))
-    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(concurrent_requests, "RETRY_SECONDS", 1.0)
 
 
 def dying(location, die, units, **sources):

@@ -8,7 +8,7 @@ from exporters.postgres.changes.log import PostgresChangeLog
 from exporters.postgres.sessions import connection
 from migrate.follow import status
 from migrate.progress import server_contact
-from migrate.progress.server_contact import Patience
+from migrate.progress.server_contact import ContactTimeouts
 from scripts.process import free_port
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql
@@ -50,7 +50,7 @@ def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(ol
 
 
 def test_a_silent_server_is_named_and_left_out(old, postgres, monkeypatch):
-    monkeypatch.setattr(server_contact, "LOOKING", Patience(0.5, 0.5, 1.0, 0.0, limit_seconds=2.0))
+    monkeypatch.setattr(server_contact, "LOOKING", ContactTimeouts(0.5, 0.5, 1.0, 0.0, limit_seconds=2.0))
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 2)
     with stopped(postgres):
         ended = call("status", "-c", "moveout.toml")

@@ -26,7 +26,7 @@ from tests.tools.waiting import eventually
 class Contacted:
     """A contact whose clock, server and work are the test's."""
 
-    def __init__(self, ask=None, give_up="given up", patience=WORKING, tries_again=False):
+    def __init__(self, ask=None, give_up="given up", timeouts=WORKING, retries=False):
         self.now, self.quiet, self.asked, self.notes = 0.0, 0.0, 0, []
         self.is_back = threading.Event()
         self.has_answered = True
@@ -34,7 +34,7 @@ class Contacted:
         self.lost = []
         self.late, self.hung_up, self.left_out = float("inf"), [], []
         self._answer = ask or self._wait
-        self.is_kept_waiting, self._is_asked_again = False, patience.limit_seconds is None
+        self.is_kept_waiting, self._is_asked_again = False, timeouts.limit_seconds is None
         self.cancellation = CancellationToken()
         server = ContactedServer(
             "postgresql://old",
@@ -49,11 +49,11 @@ class Contacted:
             lambda: self.quiet,
             self.notes.append,
             self.cancellation,
+            timeouts,
             give_up=give_up and (lambda: self.notes.append(give_up)),
             is_too_late=lambda: self.now > self.late,
             is_limited=lambda: self.is_limited,
-            patience=patience,
-            tries_again=tries_again,
+            retries=retries,
         )
         self.contact = ServerContact(server, command, clock=lambda: self.now)
 
@@ -169,7 +169,7 @@ def test_of_a_server_that_has_never_answered_it_is_said_when_it_is_given_up():
 
 
 def test_a_command_that_tries_again_by_itself_does_not_say_that_it_gives_up():
-    watched = Contacted(tries_again=True)
+    watched = Contacted(retries=True)
     watched.has_answered = False
     watched.pass_seconds(20)
     (line,) = watched.notes
@@ -188,7 +188,7 @@ def test_when_it_is_too_late_nobody_waits_for_a_silent_server_any_more():
 
 
 def test_a_command_that_only_looks_names_a_silent_server_early_and_goes_on_without_it():
-    watched = Contacted(patience=LOOKING)
+    watched = Contacted(timeouts=LOOKING)
     watched.pass_seconds(6)
     (line,) = watched.notes
     assert "; moveout goes on without it at " in line
@@ -206,7 +206,7 @@ def test_a_closed_port_is_an_answer_to_a_command_that_only_looks():
     def ask():
         raise UnreachableError("refused")
 
-    watched = Contacted(ask, patience=LOOKING)
+    watched = Contacted(ask, timeouts=LOOKING)
     watched.pass_seconds(60)
     assert watched.notes == []
 

@@ -140,7 +140,7 @@ def test_an_object_that_the_destination_fails_to_take_is_named_and_all_else_arri
     that is not S3's is not waited for, as a server is that gives none.
     """
     if kind == "error":
-        monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 0.5)
+        monkeypatch.setattr(concurrent_requests, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     denying.answer, denying.word, denying.parts = ANSWERS[kind]
     denied = denying.word

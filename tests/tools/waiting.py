@@ -5,7 +5,7 @@ import time
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
 from migrate.progress import server_contact
-from migrate.progress.server_contact import Patience
+from migrate.progress.server_contact import ContactTimeouts
 from migrate.storage import silence
 
 SECONDS = 120.0
@@ -23,7 +23,7 @@ def eventually(condition, seconds=SECONDS):
 def be_impatient(monkeypatch):
     """Wait for seconds, not a minute, for a silent server while an application stands still."""
     monkeypatch.setattr(silence, "_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(server_contact, "WORKING", Patience(0.5, 1.5, 1.5, 0.5))
+    monkeypatch.setattr(server_contact, "WORKING", ContactTimeouts(0.5, 1.5, 1.5, 0.5))
     monkeypatch.setattr(server_contact, "LIMITED_SECONDS", 2.0)
     monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(mysql, "CONNECT_SECONDS", 2)

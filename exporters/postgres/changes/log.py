@@ -103,7 +103,7 @@ _ATTEMPTS, _ATTEMPT_SECONDS = 2, 1.0
 """The replication protocol is asked for so often before it counts as refused."""
 _LOCK_SECONDS = 1.0
 """So long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
-_PATIENCE_SECONDS = 60.0
+_WAIT_SECONDS = 60.0
 """So long it is waited for in all."""
 _STUCK_SECONDS = 2.0
 """So long a table has to be locked before its changes are done without: a TRUNCATE is over by then."""
@@ -518,7 +518,7 @@ def _patiently(
     """Create a slot, as ``_create_slot`` does. Raises ``SourceUnreachableError`` where a transaction stays open: the
     slot waits for it by a lock.
     """
-    replication.execute(f"SET lock_timeout = '{round(_PATIENCE_SECONDS * 1000)}ms'".encode())
+    replication.execute(f"SET lock_timeout = '{round(_WAIT_SECONDS * 1000)}ms'".encode())
     try:
         return _create_slot(replication, slot)
     except psycopg.errors.LockNotAvailable as exc:
@@ -553,7 +553,7 @@ def _locked_moment(lock: psycopg.Connection[Any], table: PostgresTable, note: No
             lock.execute("ROLLBACK")
             waited = time.monotonic() - started
             wait = holder(lock, table.oid, "ShareLock", seconds=waited)
-            if waited > _PATIENCE_SECONDS:
+            if waited > _WAIT_SECONDS:
                 raise stays_locked(table.label, wait, "cannot be read again") from None
             if wait and not is_named:
                 note(wait.note())

@@ -25,7 +25,7 @@ TABLES, SENDS_GENERATED = "tables", "generated"
 """Under these names the log of a base has the published tables, and that values of generated columns are sent."""
 _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""
-_LOCK_SECONDS, _PATIENCE_SECONDS = 0.5, 60.0
+_LOCK_SECONDS, _WAIT_SECONDS = 0.5, 60.0
 """So long a lock is waited for at once, while others wait behind it, and in all."""
 _GENERATED_VERSION, _ROOT_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 130000, 180000
 _REFUSES = "once published, it refuses UPDATE and DELETE"
@@ -301,7 +301,7 @@ def _add(connection: psycopg.Connection[Any], name: str, table: PostgresTable) -
     started = time.monotonic()
     while not _are_added(connection, name, [table]):
         waited = time.monotonic() - started
-        if waited > _PATIENCE_SECONDS:
+        if waited > _WAIT_SECONDS:
             wait = holder(connection, table.oid, "RowExclusiveLock", seconds=waited)
             raise stays_locked(table.label, wait, "cannot be followed")
         time.sleep(_LOCK_SECONDS)

@@ -121,39 +121,6 @@ class Session(Struct):
             cancellation=cancellation or self.cancellation,
         )
 
-    def noting_silence(
-        self,
-        *endpoints: Endpoint,
-        may_end: bool = True,
-        is_too_late: Callable[[], bool] = lambda: False,
-        is_limited: Callable[[], bool] = lambda: False,
-        tries_again: bool = True,
-    ) -> AbstractContextManager[None]:
-        """Print a note when a server of one of these databases becomes silent, as long as the context lasts. The
-        command waits for it until it is interrupted or ``is_too_late``; where ``is_limited``, no longer than a minute.
-        An interrupted command that ``may_end`` at any point ends its process then. ``tries_again``: the note says that
-        the command retries by itself.
-        """
-        from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
-            WORKING,
-            WaitingCommand,
-            noted_silence,
-        )
-
-        give_up = self._end_at_once if may_end else None
-        meter, note = self.meter, self.progress.note
-        command = WaitingCommand(
-            meter.quiet_seconds,
-            note,
-            self.cancellation,
-            give_up,
-            is_too_late,
-            is_limited,
-            WORKING,
-            tries_again,
-        )
-        return noted_silence(endpoints, command)
-
     @contextlib.contextmanager
     def waiting_for_silent(
         self,
@@ -161,18 +128,36 @@ class Session(Struct):
         may_end: bool = True,
         is_too_late: Callable[[], bool] = lambda: False,
         is_limited: Callable[[], bool] = lambda: False,
+        retries: bool = False,
     ) -> Iterator[None]:
-        """Do the same as ``noting_silence``. Also wait for new connections to a server that has answered before and is
-        silent now.
+        """Print a note when a server of one of these databases becomes silent, as long as the context lasts. The
+        command waits for it until it is interrupted or ``is_too_late``; where ``is_limited``, no longer than a minute.
+        An interrupted command that ``may_end`` at any point ends its process then. A new connection to a server that
+        has answered before waits, too, unless the command itself ``retries`` what failed.
         """
+        from migrate.progress.server_contact import (  # noqa: PLC0415  most commands ask no database
+            WORKING,
+            WaitingCommand,
+            noted_silence,
+        )
 
         def wait(seconds: float) -> bool:
             return self.cancellation.wait(seconds) or is_too_late()
 
-        noted = self.noting_silence(
-            *endpoints, may_end=may_end, is_too_late=is_too_late, is_limited=is_limited, tries_again=False
+        command = WaitingCommand(
+            self.meter.quiet_seconds,
+            self.progress.note,
+            self.cancellation,
+            WORKING,
+            give_up=self._end_at_once if may_end else None,
+            is_too_late=is_too_late,
+            is_limited=is_limited,
+            retries=retries,
         )
-        with noted, waiting_for_silent(wait):
+        with (
+            noted_silence(endpoints, command),
+            contextlib.nullcontext() if retries else waiting_for_silent(wait),
+        ):
             yield
 
     def going_on_without_silent(self, *endpoints: Endpoint) -> AbstractContextManager[None]:
@@ -185,9 +170,12 @@ class Session(Struct):
             noted_silence,
         )
 
-        meter, note = self.meter, self.progress.note
         command = WaitingCommand(
-            meter.quiet_seconds, note, self.cancellation, self._end_at_once, patience=LOOKING
+            self.meter.quiet_seconds,
+            self.progress.note,
+            self.cancellation,
+            LOOKING,
+            give_up=self._end_at_once,
         )
         return noted_silence(endpoints, command)
 

@@ -51,7 +51,7 @@ def _stores(
     ]
 
 
-_PATIENCE_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 """The file is written anew as often."""
 
 
@@ -60,7 +60,7 @@ def own_store(location: Endpoint, cancellation: CancellationToken) -> Store:
     return open_location(
         location.url,
         secrets=location.reveal(),
-        patience_seconds=_PATIENCE_SECONDS,
+        retry_seconds=_RETRY_SECONDS,
         cancellation=cancellation,
     )
 

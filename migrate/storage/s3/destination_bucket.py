@@ -37,7 +37,7 @@ from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import Note, RetryPolicy, RetryTimeout
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import translate
-from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
+from migrate.storage.s3.http.concurrent_requests import RETRY_SECONDS, Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, Response, was_answered
 from migrate.storage.s3.http.read_responses import acl_query, parse_tags
 from migrate.storage.s3.listing.pages import versioning_status
@@ -209,7 +209,7 @@ class DestinationBucket:
 
         try:
             response = RetryPolicy(
-                RetryTimeout(PATIENCE_SECONDS),
+                RetryTimeout(RETRY_SECONDS),
                 limiter=self._requests.limiter,
                 cancellation=self._requests.cancellation,
             ).run(attempt)
@@ -238,7 +238,7 @@ class DestinationBucket:
             yield from (summary for summary in page.rows() if first <= summary.key <= last)
 
     def send(self, request: Request) -> None:
-        """Send a request that may be sent twice, with patience."""
+        """Send a request that may be sent twice, and retry it for a while."""
         self._requests.call(request)
 
     def versions(self, key: str) -> Sequence[ObjectSummary]:

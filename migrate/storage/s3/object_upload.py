@@ -96,9 +96,9 @@ class PartsUpload(Struct):
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
         are refused again; otherwise what is there stays, to be continued.
         """
-        patient = Retrying(self.destination.parts())
-        earlier = self._find(patient)
-        cut = earlier.part_bytes if earlier else patient.part_bytes(self.size_bytes)
+        retrying = Retrying(self.destination.parts())
+        earlier = self._find(retrying)
+        cut = earlier.part_bytes if earlier else retrying.part_bytes(self.size_bytes)
         own_sizes = () if self._are_refused() else self.sizes
         numbers = self.numbers if own_sizes else ()
         is_first = True
@@ -107,12 +107,12 @@ class PartsUpload(Struct):
             sizes = own_sizes or part_sizes(self.size_bytes, cut)
             parts = zip(numbers or count(1), pieces(sizes), strict=False)
             try:
-                written = self._send(patient, upload, parts, sha256, may_refuse=bool(earlier or own_sizes))
+                written = self._send(retrying, upload, parts, sha256, may_refuse=bool(earlier or own_sizes))
                 if not earlier or self.named or self._drop_another(written.info):
                     return written
                 reason = ANOTHERS
             except _RefusedError as exc:
-                patient.abort(self.described.key, upload.id)
+                retrying.abort(self.described.key, upload.id)
                 if not (is_first or own_sizes):
                     raise exc.reason from exc
                 self._note_refusal(exc.reason)
@@ -184,7 +184,7 @@ class PartsUpload(Struct):
 
     def _send(
         self,
-        patient: Retrying,
+        retrying: Retrying,
         upload: ResumableUpload,
         pieces: Iterable[tuple[int, bytes]],
         sha256: str,
@@ -206,13 +206,13 @@ class PartsUpload(Struct):
                     self.progress.skip(size_bytes=len(body))
                     self._counted.append(len(body))
                     continue
-                under_way.append(executor.submit(self._put, patient, upload.id, number, body))
+                under_way.append(executor.submit(self._put, retrying, upload.id, number, body))
                 while len(under_way) >= _ahead(len(body)):
                     self._arrived(under_way.popleft(), sent, may_refuse=may_refuse)
             while under_way:
                 self._arrived(under_way.popleft(), sent, may_refuse=may_refuse)
         if sha256 and sha256_hash.hexdigest() != sha256:
-            patient.abort(key, upload.id)
+            retrying.abort(key, upload.id)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
         sent.sort(key=lambda part: part.number)
         self.before_end(sent)
@@ -220,7 +220,7 @@ class PartsUpload(Struct):
         # Of the parts in the order in which they were read: that is the object, however they are numbered.
         crc = combine((by_number[number].crc64nvme or 0, by_number[number].size_bytes) for number in numbers)
         try:
-            info = patient.complete(key, upload.id, sent, crc64nvme=crc)
+            info = retrying.complete(key, upload.id, sent, crc64nvme=crc)
         except UploadGoneError as exc:
             size_bytes = sum(part.size_bytes for part in sent)
             content = Content(size_bytes, sha256_hash.hexdigest(), "", f"{crc:016x}")
@@ -250,7 +250,7 @@ class PartsUpload(Struct):
         is_same = destination.holds(fetched.summary, content) and self._is_described(fetched)
         return info if is_same else None
 
-    def _find(self, patient: Retrying) -> ResumableUpload | None:
+    def _find(self, retrying: Retrying) -> ResumableUpload | None:
         """Return the unfinished upload to continue, None also where those of the bucket cannot be listed: that needs a
         right of its own, and some servers have no such call.
         """
@@ -258,9 +258,9 @@ class PartsUpload(Struct):
         if not self.named and not self.resumes:
             return None
         known = [Upload(key, self.named, datetime.now(UTC))] if self.named else None
-        part_bytes = patient.part_bytes(self.size_bytes)
+        part_bytes = retrying.part_bytes(self.size_bytes)
         try:
-            return find_upload(patient, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
+            return find_upload(retrying, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
         except UnreachableError:
             raise
         except MoveoutError:
@@ -268,9 +268,9 @@ class PartsUpload(Struct):
                 raise
             return None
 
-    def _put(self, patient: Retrying, upload: str, number: int, body: bytes) -> UploadedPart:
+    def _put(self, retrying: Retrying, upload: str, number: int, body: bytes) -> UploadedPart:
         """Send a part. It is counted at once: the parts behind it may wait for a limit of the bandwidth."""
-        part = patient.put_part(self.described.key, upload, number, body)
+        part = retrying.put_part(self.described.key, upload, number, body)
         self.progress.advance(size_bytes=part.size_bytes)
         self._counted.append(part.size_bytes)
         return part

@@ -290,7 +290,7 @@ class S3Bucket:
             for version in versions
         )
         with as_source_errors(self.url):
-            for answer in self.requests.run(jobs, window_bytes=0, patient=False):
+            for answer in self.requests.run(jobs, window_bytes=0, long_retries=False):
                 acl = None if answer.response is None else s3_acl.parse(answer.response.body)
                 if acl is not None:
                     yield s3_acl.to_text(acl), None

@@ -182,7 +182,7 @@ class OddShop:
 def odd(
     minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[OddShop]:
-    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(concurrent_requests, "RETRY_SECONDS", 1.0)
     shop = make_shop(minio)
     with Odd(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)

@@ -78,7 +78,7 @@ def test_an_acl_that_the_server_fails_to_give_is_not_asked_for_as_long_as_an_obj
     minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For an object's bytes the same error is waited for two minutes."""
-    monkeypatch.setattr(concurrent_requests, "LITTLE_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(concurrent_requests, "SHORT_RETRY_SECONDS", 0.0)
     shop = make_shop(minio)
     for key in ("good", "rotten"):
         shop.put(key)

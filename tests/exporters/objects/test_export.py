@@ -284,7 +284,7 @@ def test_an_outage_is_no_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the source does not answer, the unit is left for the next run."""
-    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(concurrent_requests, "RETRY_SECONDS", 1.0)
     shop = make_shop(minio)
     fill(shop, odd=False)
     proxy = toxiproxy.proxy(minio.endpoint)

@@ -48,7 +48,7 @@ def reads(*keys: str) -> Callable[[Asked], bool]:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(concurrent_requests, "RETRY_SECONDS", 1.0)
 
 
 @pytest.fixture

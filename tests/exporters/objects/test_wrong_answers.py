@@ -277,7 +277,7 @@ def test_an_error_under_200_is_an_error(odd: OddShop, kind: str, monkeypatch: py
     odd.shop.boto.put_bucket_versioning(Bucket=odd.shop.name, VersioningConfiguration=versioning)
     odd.shop.put("note", b"note")
     ask, impatient = KINDS[kind], odd.bucket()
-    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 120.0)
+    monkeypatch.setattr(concurrent_requests, "RETRY_SECONDS", 120.0)
     patient, times = odd.bucket(), count()
     right = ask(patient)
     assert right

@@ -74,7 +74,7 @@ def test_a_server_that_lets_nobody_in_is_waited_for_once(postgres, monkeypatch):
 
     with open_snapshot(parse_url(url)) as (session, tables):
         monkeypatch.setattr(server_counts, "connect_once", refuse)
-        monkeypatch.setattr(server_counts, "_PATIENCE_SECONDS", -1.0)
+        monkeypatch.setattr(server_counts, "_WAIT_SECONDS", -1.0)
         counted = Counting(session, dict(enumerate(tables)), workers=1)
         with pytest.raises(SourceUnreachableError, match="it is starting"):
             counted.result()

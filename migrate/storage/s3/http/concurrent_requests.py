@@ -33,15 +33,13 @@ LARGE_BYTES = 256 * 2**10
 _LARGE_AT_ONCE = 16
 """At most: each has its body in memory, which the caller's window bounds."""
 FOLLOW_UPS_AHEAD = 32
-PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 120.0
 """How long one request is tried again. Once that was in vain, the next ones get one more attempt each, until
 one succeeds: an outage is noticed once, not once an object.
 """
-LEAST_PATIENCE_SECONDS = 15.0
+LEAST_RETRY_SECONDS = 15.0
 """The same where the server answered others meanwhile, again and again: such faults are the objects' own."""
-
-
-LITTLE_PATIENCE_SECONDS = 5.0
+SHORT_RETRY_SECONDS = 5.0
 """The same of what is not worth more (see ``run``)."""
 
 
@@ -67,7 +65,7 @@ FollowUp = Callable[[Item, Headers], Request | None]
 
 
 class Requests:
-    """Sends requests to one bucket and tries them again. Thread-safe: all threads share connections and patience."""
+    """Sends requests to one bucket and tries them again. Thread-safe: all threads share connections and retries."""
 
     def __init__(
         self, http: HttpClient, cancellation: CancellationToken, *, note: Note | None = None
@@ -94,12 +92,12 @@ class Requests:
         *,
         window_bytes: int,
         follow_up: FollowUp[Item] | None = None,
-        patient: bool = True,
+        long_retries: bool = True,
     ) -> Iterator[Answer[Item]]:
         """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the credentials have
         expired) is raised; what concerns one object is its answer. At most ``window_bytes`` of bodies are sent ahead,
         or held because they came before their turn: a response that is late keeps no other connection waiting. Without
-        ``patient``, what the server answers with an internal error is not tried again for long.
+        ``long_retries``, what the server answers with an internal error is retried for a short time only.
         """
         run = _Run(self, iter(jobs), window_bytes)
         arrived: deque[tuple[_Sent[Item], PendingResponse | None]] = deque()
@@ -121,7 +119,7 @@ class Requests:
                     if first.error is None and pending is None:
                         yield Answer(first.job.item, first.job.request, first.response)
                     else:
-                        yield self._answer(first, pending, follow_up, patient=patient)
+                        yield self._answer(first, pending, follow_up, long_retries=long_retries)
         finally:
             run.close()
             for _, pending in arrived:
@@ -134,7 +132,7 @@ class Requests:
         pending: PendingResponse | None,
         follow_up: FollowUp[Item] | None,
         *,
-        patient: bool,
+        long_retries: bool,
     ) -> Answer[Item]:
         """Return the answer to a job that has failed, or has a second request."""
         job, error = sent.job, sent.error
@@ -146,9 +144,9 @@ class Requests:
         assert error is not None
         if not error.retryable:
             return self._failed(job, error)
-        if patient or not is_server_fault(error):
+        if long_retries or not is_server_fault(error):
             return self.again(job, follow_up)
-        policy = RetryPolicy(RetryTimeout(LITTLE_PATIENCE_SECONDS), cancellation=self.cancellation)
+        policy = RetryPolicy(RetryTimeout(SHORT_RETRY_SECONDS), cancellation=self.cancellation)
         return self.again(job, follow_up, policy)
 
     def again(
@@ -174,11 +172,11 @@ class Requests:
 
 
 class _BucketRetry(RetryPolicy):
-    """Has less patience once it was in vain: see ``PATIENCE_SECONDS``."""
+    """Retries for a shorter time once that was in vain: see ``RETRY_SECONDS``."""
 
     def __init__(self, http: HttpClient, cancellation: CancellationToken, note: Note | None) -> None:
         super().__init__(
-            RetryTimeout(PATIENCE_SECONDS),
+            RetryTimeout(RETRY_SECONDS),
             RetryServer(http.url, outage_of(http.url), note, http.stuck_seconds),
             cancellation=cancellation,
         )
@@ -194,7 +192,7 @@ class _BucketRetry(RetryPolicy):
         try:
             return super().run(call)
         except UnreachableError:
-            if self.limiter.answered > before and self.total_seconds > LEAST_PATIENCE_SECONDS:
+            if self.limiter.answered > before and self.total_seconds > LEAST_RETRY_SECONDS:
                 self.total_seconds /= 2
             self._in_vain_at = self.limiter.answered
             raise

@@ -157,7 +157,7 @@ def read_setting(http: HttpClient, name: str, cancellation: CancellationToken) -
 
 
 def unless_it_fails(call: Callable[[], Value], cancellation: CancellationToken) -> Value:
-    """Return what a call returns, tried again with patience. Raises ``NotAllowedError``, ``UnreachableError``, and
+    """Return what a call returns, retried for a while. Raises ``NotAllowedError``, ``UnreachableError``, and
     ``MoveoutError`` where the server fails at it, and only at it as far as is known, for two seconds: some answer 500
     to what they do not support.
     """

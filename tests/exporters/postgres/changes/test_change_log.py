@@ -320,7 +320,7 @@ def test_an_open_transaction_is_waited_for_and_named(postgres, monkeypatch):
 def test_a_table_is_not_read_again_where_a_transaction_stays_open_and_who_holds_it_is_named(
     postgres, monkeypatch
 ):
-    monkeypatch.setattr(change_log, "_PATIENCE_SECONDS", 4.0)
+    monkeypatch.setattr(change_log, "_WAIT_SECONDS", 4.0)
     url, notes = postgres.database(), []
     run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
     with log_of(url) as (log, base):

@@ -362,7 +362,7 @@ def test_a_table_that_stays_locked_is_not_read_again_and_is_named_with_who_holds
     postgres, pooler, monkeypatch
 ):
     """The wait has an end. Nothing is lost: when that session has ended, the same is done."""
-    monkeypatch.setattr(change_log, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(change_log, "_WAIT_SECONDS", 0.0)
     url, rows, notes = postgres.database(), [], []
     run_sql(url, TABLE + "; INSERT INTO t VALUES ('a', 1)")
     with opened(postgres, pooler, url) as (log, base):

@@ -46,7 +46,7 @@ def test_who_locks_the_other_way_round_is_not_in_a_deadlock(url):
 
 
 def test_a_table_that_stays_locked_is_named(url, monkeypatch):
-    monkeypatch.setattr(publication, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(publication, "_WAIT_SECONDS", 1.0)
     with psycopg.connect(url) as application:
         application.execute("LOCK TABLE z IN SHARE ROW EXCLUSIVE MODE")
         session = application.info.backend_pid
