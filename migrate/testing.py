@@ -26,13 +26,13 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.engines import registry
 from migrate.errors import NotEmptyError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.source_restore import finished_restores, missing_from, restore_source
 from migrate.runtime.progress import OF_NO_SOURCE, Progress, Silent, SourceTask
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
 from migrate.verify.compare import ComparisonRequest, compare_source
+from migrate.verify.run import Level, verify
 
 SOURCE = "app"
 

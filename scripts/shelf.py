@@ -25,7 +25,7 @@ from exporters.api import (
     Workspace,
 )
 from exporters.objects.index_rows import INDEX
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location

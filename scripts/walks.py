@@ -33,7 +33,7 @@ from exporters.objects.source import ObjectExporter
 from exporters.postgres.exporter import PostgresExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
-from migrate.export import export
+from migrate.export.run import export
 from migrate.restore.common.api import RestoreRequest
 from migrate.restore.objects.restore import BucketRestorer
 from migrate.restore.postgres.restore import PostgresRestorer

@@ -13,12 +13,12 @@ from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
-from migrate.transfer import transfer
-from migrate.verify import Level, verify
+from migrate.transfer.run import transfer
+from migrate.verify.run import Level, verify
 from tests.tools.clients import boto_client
 from tests.transfer.bags import contents
 

@@ -25,7 +25,7 @@ from migrate.number_text import bytes_words, duration_words, things
 from migrate.restore.common.api import UnfinishedRestore
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
-from migrate.transfer import Leftover, clean
+from migrate.transfer.clean import Leftover, clean
 
 _SHOWN = 20
 

@@ -66,15 +66,9 @@ from migrate.cli.common.verb import verb
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.export import (
-    BrokenSource,
-    ExportOptions,
-    ExportOutcome,
-    SourceResult,
-    already_sealed,
-    export,
-    left_out_of,
-)
+from migrate.export.outcome import BrokenSource, ExportOptions, ExportOutcome, SourceResult
+from migrate.export.preflight import left_out_of
+from migrate.export.run import already_sealed, export
 from migrate.export.seal_time import SealTime, seal_time_before
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size

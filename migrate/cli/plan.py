@@ -50,22 +50,13 @@ from migrate.number_text import (
     moment_words,
     things,
 )
-from migrate.plan import (
-    Forecast,
-    LocationRates,
-    MoveRoute,
-    ReferenceClass,
-    SourcePlan,
-    forecast,
-    measure_location,
-    move_works,
-    survey,
-)
 from migrate.plan.cost_model import reference
-from migrate.plan.forecast import Interval, MoveTimes, StageForecast
+from migrate.plan.forecast import Forecast, Interval, MoveTimes, ReferenceClass, StageForecast, forecast
 from migrate.plan.move_order import MoveOrder, order_of_move
+from migrate.plan.move_works import MoveRoute, move_works
 from migrate.plan.run_history import read_history
 from migrate.plan.stage_work import StageWork
+from migrate.plan.survey import LocationRates, SourcePlan, measure_location, survey
 from migrate.plan.what_if import Alternative, WhatIf, alternative
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.registry import free_bytes, open_location

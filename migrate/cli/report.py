@@ -29,11 +29,13 @@ from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
 from migrate.errors import OK, GoneError, IncompleteError, MoveoutError, UsageError
-from migrate.report import Checked, Event, Later, add_result, gather, page, restore_name
+from migrate.report.after_seal import add_result, restore_name
+from migrate.report.bundle_page import page
+from migrate.report.facts import Checked, Event, Later, gather
 from migrate.restore.restore_records import IN_PART, UP, RestoreRecord, read_restore_records
 from migrate.storage.api import Store
 from migrate.storage.local.whole_file import write_whole
-from migrate.verify import Level
+from migrate.verify.run import Level
 
 
 class Reported(Struct, frozen=True):

@@ -16,7 +16,7 @@ from migrate.cli.common.verb import verb
 from migrate.cli.custody.sign import sealed_by
 from migrate.cli.export import Exported
 from migrate.cli.progress.progress_reports import reported
-from migrate.export import seal_unasked
+from migrate.export.run import seal_unasked
 
 
 @verb(app, "seal", workers=True, bwlimit=True, examples=("seal bundle", "seal -c moveout.toml"))

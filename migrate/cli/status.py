@@ -57,7 +57,7 @@ from migrate.report.status_page import ShownRun, capital, status_page
 from migrate.restore.restore_records import RestoreRecord, newest, read_restore_records
 from migrate.storage.api import Store, exists
 from migrate.storage.registry import open_location
-from migrate.transfer import TransferStatus, transfer_status
+from migrate.transfer.destination import TransferStatus, transfer_status
 
 _SHOWN_REASONS, _PAGE_GAPS = 10, 100
 _WATCH_SECONDS = 2.0

@@ -29,9 +29,9 @@ from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import count_words, things
 from migrate.storage.registry import location_below
-from migrate.sync import SyncOptions
 from migrate.sync.bucket_pairs import BucketPair, pairs_in, pairs_of
 from migrate.sync.bucket_settings import SettingsPolicy
+from migrate.sync.run import SyncOptions
 
 if TYPE_CHECKING:
     from migrate.cli.moves.database_sync import DatabaseSync

@@ -34,8 +34,8 @@ from migrate.custody.signing.keys import Signer
 from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
 from migrate.number_text import bytes_words, duration_words, moment_words, things
 from migrate.storage.api import Store
-from migrate.transfer import TransferOutcome, transfer
-from migrate.transfer.run import OpenPool
+from migrate.transfer.counters import TransferOutcome
+from migrate.transfer.run import OpenPool, transfer
 
 
 class Transferred(Struct, frozen=True):

@@ -44,9 +44,9 @@ from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
 from migrate.restore.source_restore import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
-from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import ComparisonRequest, compare_source
 from migrate.verify.row_repair import repair_from_bundle
+from migrate.verify.run import Level, VerifyOutcome, verify
 
 _CHECKED = {
     Level.QUICK: "names and sizes",

@@ -33,7 +33,7 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.number_text import list_words
-from migrate.plan import SourcePlan
+from migrate.plan.survey import SourcePlan
 from migrate.progress.progress_file import local_store
 from migrate.runtime.progress import Progress, Silent
 from migrate.storage.api import Store

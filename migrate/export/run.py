@@ -41,7 +41,7 @@ from migrate.export.source_export import export_source, lift_rate_limit
 from migrate.export.source_units import ExportRun
 from migrate.export.standing_seal import is_unchanged
 from migrate.number_text import list_words
-from migrate.report import sealed_page
+from migrate.report.bundle_page import sealed_page
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import GRACE_SECONDS

@@ -39,7 +39,7 @@ from migrate.export.unit_runner import (
     failed_items,
     is_of_location,
 )
-from migrate.report import prepare_page
+from migrate.report.bundle_page import prepare_page
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS, ThreadWorkerPool

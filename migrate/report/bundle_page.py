@@ -11,7 +11,7 @@ from markupsafe import Markup
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.number_text import count_words, list_words
-from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, SourceFacts, most
+from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Contents, Facts, SourceFacts, gather, most
 from migrate.report.render import get_template, render
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
@@ -24,6 +24,11 @@ _OTHERS = Markup("<i>all others</i>")
 def prepare_page() -> None:
     """Load the template, so that ``page`` takes less: it may be loaded while something else is waited for."""
     get_template(_TEMPLATE)
+
+
+def sealed_page(contents: Contents) -> bytes:
+    """Return the page that is sealed into a bundle: the same bytes for the same contents."""
+    return page(gather(contents))
 
 
 def page(of: Facts) -> bytes:

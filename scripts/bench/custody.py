@@ -18,7 +18,7 @@ from pathlib import Path
 
 from migrate.bundle import layout
 from migrate.errors import GoneError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from scripts.bench.turns import beside

@@ -20,12 +20,12 @@ from exporters.objects.index_rows import INDEX
 from migrate.bundle import bundle_json, layout, reconciliation, tag_files
 from migrate.bundle.reader import REQUIRED, BundleReader, read_manifest, sound_rows
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import FileInfo, Store
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers
 
 

@@ -13,7 +13,7 @@ from exporters.objects.index_rows import INDEX
 from migrate.bundle import canonical_json, layout, reconciliation
 from migrate.bundle.reader import BundleReader, check_hash, hash_file, not_sealed, read_manifest, sound_rows
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location

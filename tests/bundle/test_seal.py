@@ -33,7 +33,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import PART_BYTES, MultipartStore
 from migrate.storage.file_writer import FileWriter
 from migrate.storage.local.store import LocalStore
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
 STATE = new_state([SourceName("app", "toy://app", "file 1"), SourceName("shop", "toy://shop")])

@@ -7,7 +7,7 @@ import shutil
 import psycopg
 from msgspec.structs import replace
 
-from migrate.export import export
+from migrate.export.run import export
 from migrate.restore.restore_records import RestoreRecords, read_restore_records
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location

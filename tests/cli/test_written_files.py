@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.local.whole_file import replace_file
 from migrate.storage.registry import open_location

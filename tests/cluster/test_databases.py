@@ -11,7 +11,7 @@ import pytest
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import run
 from tests.cluster.conftest import committed, wait_until
 from tests.cluster.movements import made

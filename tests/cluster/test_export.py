@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
 from tests.cluster.conftest import fill
 from tests.cluster.test_transfer import by

@@ -9,7 +9,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from scripts.dask_cluster import kill
 from tests.cli.conftest import run
 from tests.cluster.conftest import committed, fill, wait_until

@@ -16,11 +16,11 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing import keys
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.signing.keys import KeyFile
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location, open_object_lock
-from migrate.transfer import transfer
+from migrate.transfer.run import transfer
 from tests.bundle.test_hostile import Memory
 from tests.export.sources import Numbers
 from tests.tools.clients import boto_client

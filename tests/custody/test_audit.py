@@ -18,7 +18,7 @@ from migrate.custody.signing.allowed_signers import ListedKey, Trust
 from migrate.custody.signing.bundle_signatures import root_of, sign_bundle
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file

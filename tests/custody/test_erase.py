@@ -27,7 +27,7 @@ from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, U
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
-from migrate.transfer import transfer
+from migrate.transfer.run import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle
 from tests.custody.test_hold import Broken, Removing

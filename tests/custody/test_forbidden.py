@@ -21,15 +21,15 @@ from migrate.custody.log.events import record, record_seal
 from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import NotAllowedError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
 from migrate.storage.s3.access.sts_sessions import TokenService
-from migrate.transfer import transfer
-from migrate.verify import Level, verify
+from migrate.transfer.run import transfer
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
 from tests.custody.holding import SECRET, allowing, ordinary_user
 from tests.export.sources import Numbers

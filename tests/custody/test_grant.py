@@ -26,8 +26,8 @@ from migrate.storage.s3 import client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
 from migrate.storage.s3.access.sts_sessions import TokenService
-from migrate.transfer import transfer
-from migrate.verify import Level, verify
+from migrate.transfer.run import transfer
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 from tests.tools.pages import assert_harmless, parse

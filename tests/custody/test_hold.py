@@ -19,7 +19,7 @@ from migrate.custody.signing.bundle_signatures import root_of
 from migrate.errors import BusyError, DamageError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
-from migrate.transfer import transfer
+from migrate.transfer.run import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle, flat, put_hold, release_hold, signers_file, soon
 from tests.tools.clients import boto_client

@@ -18,7 +18,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.errors import DamageError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.transfer import transfer
+from migrate.transfer.run import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle, flat, in_memory, mailed, signers_file
 

@@ -22,10 +22,10 @@ from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import DamageError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
-from migrate.transfer import transfer
+from migrate.transfer.run import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import flat, mailed
 from tests.custody.tools import speaks_against

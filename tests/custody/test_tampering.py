@@ -17,7 +17,7 @@ from migrate.custody.signing import bundle_signatures, timestamps
 from migrate.custody.tree import bundle_tree, inclusion_proof
 from migrate.errors import MoveoutError
 from migrate.runtime.progress import Silent
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from scripts.shelf import shelf
 from scripts.timestamp_authority import Authority, serving
 from tests.bundle.test_hostile import Memory

@@ -10,7 +10,7 @@ import pytest
 from exporters.objects.source import ObjectExporter
 from exporters.postgres.exporter import PostgresExporter
 from exporters.testing import StandaloneHost
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket

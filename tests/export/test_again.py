@@ -22,15 +22,17 @@ from migrate.bundle import layout
 from migrate.bundle.lease import Lease
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError
-from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
+from migrate.export import unit_runner
 from migrate.export.open_sources import UnreadableSource
+from migrate.export.outcome import ExportOptions, ExportOutcome
+from migrate.export.run import export
 from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitRunner
 from migrate.runtime.progress import Silent
 from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from scripts.servers import S3Server
 from tests.export.sources import Numbers, fingerprint
 from tests.faults import Fault, FaultPlan, Faulty, fail

@@ -17,12 +17,12 @@ from exporters.api import Unit
 from migrate.bundle import layout
 from migrate.bundle.commit_records import read_record, record_ids, separate_groups, write_records
 from migrate.errors import BusyError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers, fingerprint
 from tests.export.victims import die_at_write, run, stay_in_unit, wait_for
 from tests.tools.commit_records import recorded_units

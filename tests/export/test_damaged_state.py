@@ -21,11 +21,12 @@ from migrate.bundle import layout
 from migrate.bundle.commit_records import read_group, refuse_damage, separate_groups
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UnreachableError
-from migrate.export import ExportOptions, ExportOutcome, export, seal_unasked
+from migrate.export.outcome import ExportOptions, ExportOutcome
+from migrate.export.run import export, seal_unasked
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers
 
 

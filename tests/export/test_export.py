@@ -13,8 +13,8 @@ import duckdb
 from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
-from migrate.export import export
 from migrate.export.plan_totals import read_plan_totals
+from migrate.export.run import export
 from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, UnitRules, UnitRunner
 from migrate.runtime.cancellation import CancellationToken

@@ -22,20 +22,21 @@ from migrate.bundle.export_ledger import Totals
 from migrate.bundle.export_state import SourceName, new_state, read_state, write_state
 from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, DamageError, NoSpaceError, NotEmptyError, UsageError
-from migrate.export import ExportOptions, export, preflight
+from migrate.export import preflight
 from migrate.export import run as export_run
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.open_sources import UnreadableSource
+from migrate.export.outcome import ExportOptions
 from migrate.export.plan_totals import read_plan_totals
-from migrate.export.run import already_sealed, seal_unasked
+from migrate.export.run import already_sealed, export, seal_unasked
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers, NumbersSnapshot
 from tests.export.victims import run, stay_in_unit, wait_for
 from tests.faults import Fault, FaultPlan, Faulty, fail

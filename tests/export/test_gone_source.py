@@ -25,15 +25,16 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.errors import GoneError, MoveoutError
-from migrate.export import ExportOptions, export, seal_unasked
 from migrate.export import source_export as source_export_module
 from migrate.export import unit_runner as unit_runner_module
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export, seal_unasked
 from migrate.export.seal_time import SealTime
 from migrate.runtime.progress import Silent
 from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
 from migrate.storage.s3.http import concurrent_requests
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres_databases

@@ -6,10 +6,11 @@ from exporters.api import Gap
 from exporters.errors import SourceUnreachableError
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
-from migrate.export import ExportOptions, export, seal_unasked
 from migrate.export.open_sources import UnreadableSource
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export, seal_unasked
 from migrate.runtime.progress import Silent
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers
 
 LOST = {13: Gap("13", "failed", "it changed")}

@@ -27,11 +27,12 @@ from migrate.bundle.unit_sink import StoreSink
 from migrate.case.model import Endpoint
 from migrate.changes.change_logs import followable
 from migrate.cli.common.sources import open_sources
-from migrate.export import ExportOptions, export
 from migrate.export import source_export as source_export_module
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.exporters.mysql.databases import fetch as mysql_rows

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from exporters.errors import SourceGoneError
-from migrate.export import ExportOptions, export, source_units
+from migrate.export import source_units
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.export.sources import Numbers, NumbersSnapshot

@@ -9,7 +9,8 @@ from exporters.sqlite import chunk_plan
 from exporters.sqlite.source import SqliteExporter
 from exporters.testing import StandaloneHost
 from migrate.bundle.reader import BundleReader
-from migrate.export import ExportOptions, export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.sqlite.databases import run_sql, url_of

@@ -20,11 +20,12 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.errors import BusyError
-from migrate.export import ExportOptions, export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.export.status import SourceStatus, export_status
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import die_at_write, run
 from tests.tools.clients import boto_client

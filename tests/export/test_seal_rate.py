@@ -7,14 +7,15 @@ import pytest
 
 from exporters.limits import Limits
 from migrate.case.model import Endpoint
-from migrate.export import ExportOptions, export
 from migrate.export.open_sources import open_source
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.export.seal_time import SealTime
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.tools.clients import boto_client
 
 

@@ -16,7 +16,9 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.changes.change_logs import followable
 from migrate.cli.common.sources import open_sources
-from migrate.export import ExportOptions, export, source_export
+from migrate.export import source_export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.source_units import SourceUnits
 from migrate.progress.meter import Meter
@@ -24,7 +26,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers
 from tests.exporters.postgres.databases import run_sql
 from tests.faults import Fault, FaultPlan, Faulty

@@ -6,12 +6,12 @@ from msgspec.structs import replace
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, UsageError
-from migrate.export import export, seal_unasked
+from migrate.export.run import export, seal_unasked
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.progress.progress_file import encode, read_reports
 from migrate.runtime.process_identity import this_process
 from migrate.runtime.progress import Silent
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.faults import Fault, FaultPlan, Faulty, fail

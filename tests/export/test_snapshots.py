@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from migrate.bundle.reader import BundleReader
-from migrate.export import ExportOptions, export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.export.sources import Numbers, NumbersSnapshot

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exporters.api import Unit
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
@@ -30,7 +30,7 @@ _IMPORTED_ONCE = [
     "migrate.restore.postgres.row_steps",
     "migrate.restore.sqlite.restore",
     "migrate.storage.s3.store",
-    "migrate.transfer",
+    "migrate.transfer.run",
     "migrate.verify.live_database",
     "pyarrow.parquet",
     "pytest",

@@ -16,7 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.export.test_real_sources import forge
 from tests.exporters.sqlite.databases import everything, export_file, restore_file
 

@@ -18,7 +18,7 @@ from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas, write_delta
 from migrate.errors import BusyError, DamageError, IncompleteError, UnreachableError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.follow import delta, followed
 from migrate.follow.delta import DeltaSource, sources_to_follow
 from migrate.follow.followed import (

@@ -1,10 +1,10 @@
 """Surveys, work and reference classes with round numbers, for the tests of plans."""
 
 from exporters.api import Estimate, Survey, SurveyItem
-from migrate.plan import ReferenceClass, SourcePlan
 from migrate.plan.cost_model import Reference
-from migrate.plan.forecast import Scenario
+from migrate.plan.forecast import ReferenceClass, Scenario
 from migrate.plan.stage_work import StageWork
+from migrate.plan.survey import SourcePlan
 
 MODEL = Reference({"export": {"*": [0.0, 0.0, 0.0, 1.0]}, "compare": {"*": [0.0, 0.0, 0.0, 1.0]}}, [])
 """A byte takes a second."""

@@ -5,7 +5,7 @@ import secrets
 from exporters.objects.source import ObjectExporter
 from migrate.case.model import Endpoint
 from migrate.doctor.run import check_destinations
-from migrate.plan import survey
+from migrate.plan.survey import survey
 from tests.exporters.objects.conftest import BucketHost
 from tests.tools.clients import boto_client
 

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from exporters.rate_sampling import fit
-from migrate.plan import Interval, LocationRates, MoveRoute, ReferenceClass, forecast, move_works
 from migrate.plan.cost_model import Reference, fit_costs, reference
-from migrate.plan.forecast import WorkProgress
+from migrate.plan.forecast import Interval, ReferenceClass, WorkProgress, forecast
+from migrate.plan.move_works import MoveRoute, move_works
 from migrate.plan.stage_work import STAGES, StageRecord, StageWork
+from migrate.plan.survey import LocationRates
 from tests.plan.plans import MODEL, past, source, work
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -3,7 +3,8 @@
 import pytest
 
 from migrate.errors import UsageError
-from migrate.plan import LocationRates, MoveRoute
+from migrate.plan.move_works import MoveRoute
+from migrate.plan.survey import LocationRates
 from migrate.plan.what_if import MOST_WORKERS, WhatIf, leaving_time, needed, speedup
 from tests.plan.plans import past, sampled_only, source
 

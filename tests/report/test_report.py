@@ -14,9 +14,10 @@ from migrate.bundle.bundle_json import MOST_PACE_STEPS, CaseInfo, decode_pace, p
 from migrate.bundle.reader import BundleReader, read_tag_manifest
 from migrate.bundle.tag_files import manifest_line
 from migrate.errors import DamageError
-from migrate.export import ExportOptions, export
-from migrate.report import gather, page
-from migrate.report.facts import OTHERS, SHOWN_BARS, most
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
+from migrate.report.bundle_page import page
+from migrate.report.facts import OTHERS, SHOWN_BARS, gather, most
 from migrate.report.render import environment, name
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location

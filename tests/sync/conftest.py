@@ -16,9 +16,10 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
-from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.open_buckets import open_sides, record_url
+from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import Sides
+from migrate.sync.run import SyncOptions, sync
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, make_shop
 

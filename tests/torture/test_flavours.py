@@ -8,7 +8,7 @@ import pytest
 from exporters.mysql.connection import parse_url
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.exporters.mysql.databases import (
     checksums,
     definitions,

@@ -34,7 +34,7 @@ from migrate.errors import MoveoutError
 from migrate.runtime.progress import Silent
 from migrate.storage.api import Store
 from migrate.storage.checksums import crc64nvme
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.bundle.test_hostile import Memory, read_all, tag_manifest
 from tests.cli.conftest import call, make_media
 from tests.exporters.mysql.conftest import my_torture  # noqa: F401 - a fixture

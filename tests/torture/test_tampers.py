@@ -20,7 +20,7 @@ from migrate.bundle import layout
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.api import Store
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.bundle.test_hostile import Memory
 from tests.test_damage import Files, bundle  # noqa: F401 - a fixture
 from tests.tools.tally import count

@@ -13,7 +13,7 @@ from migrate.storage.api import MIN_PART_BYTES, BaseStore
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 from migrate.storage.s3.store import S3Store
-from migrate.transfer import transfer
+from migrate.transfer.run import transfer
 from tests.export.victims import run
 
 WORKERS = 3

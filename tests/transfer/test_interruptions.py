@@ -15,7 +15,9 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import MIN_PART_BYTES, MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
-from migrate.transfer import clean, transfer, transfer_status
+from migrate.transfer.clean import clean
+from migrate.transfer.destination import transfer_status
+from migrate.transfer.run import transfer
 from tests.tools.counting_proxy import CountingProxy
 from tests.tools.profiles import extra_profile
 from tests.transfer.bags import MIB, contents, noise, seal

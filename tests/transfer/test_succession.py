@@ -12,8 +12,9 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
-from migrate.transfer import TransferOutcome, transfer
+from migrate.transfer.counters import TransferOutcome
 from migrate.transfer.destination import read_state
+from migrate.transfer.run import transfer
 from tests.faults import Fault, FaultPlan, Faulty, fail
 from tests.transfer.bags import MIB, contents, noise, seal
 

@@ -19,9 +19,10 @@ from migrate.storage.concurrency_limit import ConcurrencyLimiter
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
-from migrate.transfer import TransferOutcome, transfer, transfer_status
+from migrate.transfer.counters import TransferOutcome
+from migrate.transfer.destination import transfer_status
 from migrate.transfer.plan import SealedFile
-from migrate.transfer.run import FileMoves
+from migrate.transfer.run import FileMoves, transfer
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from tests.tools.profiles import extra_profile
 from tests.tools.terminal import console_in_memory

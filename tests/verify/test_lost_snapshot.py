@@ -8,7 +8,7 @@ from exporters.errors import SourceSnapshotLostError
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import compare as compare_module

@@ -10,10 +10,11 @@ import pytest
 
 from exporters.api import Gap
 from migrate.bundle import layout
-from migrate.export import ExportOptions, export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.bundle.test_hostile import Memory, tag_manifest
 from tests.export.sources import Numbers
 from tests.transfer.bags import contents

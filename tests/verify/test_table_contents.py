@@ -17,11 +17,12 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.engines import registry
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
-from migrate.verify import Level, table_contents, verify
+from migrate.verify import table_contents
+from migrate.verify.run import Level, verify
 from migrate.verify.table_contents import READ_ONCE_BYTES, CheckedPart
 from tests.tools.bundles import put_in_place_of
 

@@ -19,10 +19,11 @@ from exporters.objects.index_rows import INDEX
 from migrate.bundle.findings import Finding
 from migrate.engines import registry
 from migrate.errors import GoneError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
-from migrate.verify import Level, VerifyOutcome, reconciliation_check, verify
+from migrate.verify import reconciliation_check
+from migrate.verify.run import Level, VerifyOutcome, verify
 from tests.export.sources import Numbers
 from tests.tools.bundles import put_in_place_of, seal_anew
 

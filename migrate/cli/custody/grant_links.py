@@ -24,7 +24,7 @@ from migrate.custody.log.events import need_sealed, record
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
 from migrate.number_text import count_words, moment_words
-from migrate.report import Link, Offer, links_page
+from migrate.report.links import Link, Offer, links_page
 from migrate.storage.api import Store
 from migrate.storage.local.errors import translated
 

@@ -24,7 +24,7 @@ from migrate.cli.common.verb import verb
 from migrate.custody import documents, receipt
 from migrate.custody.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 
 
 class Received(Struct, frozen=True):

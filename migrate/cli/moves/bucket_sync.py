@@ -19,11 +19,11 @@ from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.registry import open_location
-from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.bucket_pairs import BucketPair
 from migrate.sync.open_buckets import clear_versions, make_destination, open_sides, record_url
-from migrate.sync.outcome import SETTING_REMOVED, SETTING_WRITTEN
+from migrate.sync.outcome import SETTING_REMOVED, SETTING_WRITTEN, SyncOutcome
 from migrate.sync.report import PROOF
+from migrate.sync.run import SyncOptions, sync
 
 _WORKERS = 4
 _SHOWN = 20

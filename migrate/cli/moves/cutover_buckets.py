@@ -15,8 +15,8 @@ from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.errors import IncompleteError
 from migrate.follow.cutover import ProvenBucket
-from migrate.sync import SyncOptions
 from migrate.sync.bucket_pairs import BucketPair, pairs_in
+from migrate.sync.run import SyncOptions
 
 
 class BucketOptions(Struct, frozen=True):

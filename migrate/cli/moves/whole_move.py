@@ -57,17 +57,16 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.export import ExportOptions
+from migrate.export.outcome import ExportOptions
 from migrate.export.seal_time import SealTime, SealTimeError, seal_time_before
-from migrate.plan import ReferenceClass
 from migrate.plan.cost_model import reference
-from migrate.plan.forecast import Forecast
+from migrate.plan.forecast import Forecast, ReferenceClass
 from migrate.plan.live_forecast import LiveForecast
 from migrate.plan.run_history import add_run, read_history
 from migrate.plan.stage_work import STAGES
 from migrate.progress.state import COUNTED
 from migrate.storage.registry import open_location
-from migrate.verify import Level
+from migrate.verify.run import Level
 
 _FOLLOW = "follow"
 _EXTRA_FILES = "extra files"

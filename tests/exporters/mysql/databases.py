@@ -14,7 +14,8 @@ from exporters.mysql.definitions.show_create import Missing, read_definitions
 from exporters.mysql.live_digests import digest_tables
 from exporters.mysql.source import MysqlExporter
 from exporters.row_digest import RowsDigest
-from migrate.export import ExportOutcome, export
+from migrate.export.outcome import ExportOutcome
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.postgres.databases import NoBuckets

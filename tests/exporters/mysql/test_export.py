@@ -289,7 +289,7 @@ def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mari
 
 def die(url: str, location: str, fatal: int) -> None:
     """Export until the ``fatal``-th write to the location, with small chunks."""
-    from migrate.export import export
+    from migrate.export.run import export
     from migrate.storage.registry import open_location
 
     plans.CHUNK_BYTES = 40_000

@@ -14,7 +14,7 @@ from exporters.bucket_api import Bucket
 from exporters.objects.source import ObjectExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.http import concurrent_requests

@@ -12,7 +12,7 @@ from exporters.limits import Limits
 from exporters.objects import archive, unit_plan
 from exporters.objects.source import ObjectExporter
 from migrate.bundle.reader import BundleReader
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from scripts.servers import S3Server

@@ -26,7 +26,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent
 from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from scripts.network.toxiproxy import Toxiproxy
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import BucketHost, MakeShop, Shop, fill, take_out

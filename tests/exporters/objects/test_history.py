@@ -20,9 +20,9 @@ from migrate.restore.common.api import RestoreOutcome
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.verify import Level, verify
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
+from migrate.verify.run import Level, verify
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.exporters.objects.histories import make_history, read_history

@@ -24,7 +24,7 @@ from exporters.objects.listing.inventory import Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.source import ObjectExporter
 from migrate.bundle.reader import BundleReader
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call

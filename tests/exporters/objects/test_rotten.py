@@ -18,7 +18,7 @@ from exporters.objects.outage_detection import OutageDetector
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.http import concurrent_requests
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.exporters.objects.conftest import MakeShop, Shop, bodies_of

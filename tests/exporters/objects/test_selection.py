@@ -16,7 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.selection import from_words, parse_tags
 from migrate.errors import UsageError
 from migrate.runtime.progress import Silent
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import BucketHost, MakeShop, Shop, take_out
 from tests.exporters.objects.workspaces import Workspace

@@ -15,7 +15,8 @@ from exporters.postgres.sessions.connection import parse_url
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.export import ExportOutcome, export
+from migrate.export.outcome import ExportOutcome
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 

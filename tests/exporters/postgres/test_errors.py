@@ -33,7 +33,7 @@ from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
 from migrate.errors import NotEmptyError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.restore.postgres.definitions.recorded_definitions import Definitions
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location

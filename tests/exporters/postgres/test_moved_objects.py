@@ -9,7 +9,8 @@ import pytest
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
-from migrate.export import ExportOptions, export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.export.test_lost_snapshot import Watching

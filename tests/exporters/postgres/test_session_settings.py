@@ -31,7 +31,8 @@ from exporters.postgres.sessions.connection import connect, parse_url, row_conne
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from migrate.case.limits import parse_limits
 from migrate.errors import UsageError
-from migrate.export import ExportOptions, export
+from migrate.export.outcome import ExportOptions
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from scripts.postgresql import Cluster

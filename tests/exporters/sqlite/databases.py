@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from exporters.bucket_api import Bucket
 from exporters.sqlite.source import SqliteExporter
-from migrate.export import ExportOutcome, export
+from migrate.export.outcome import ExportOutcome
+from migrate.export.run import export
 from migrate.restore.common.api import RestoreOutcome
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location

@@ -15,7 +15,7 @@ from migrate.errors import DamageError, NotEmptyError
 from migrate.restore.sqlite.destination import read_files
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.cli.conftest import run
 from tests.exporters.sqlite.conftest import TORTURE
 from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, schema_of, url_of

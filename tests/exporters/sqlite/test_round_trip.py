@@ -8,7 +8,7 @@ import pytest
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.verify import Level, verify
+from migrate.verify.run import Level, verify
 from tests.exporters.sqlite.databases import everything, fetch, restore_file, schema_of, settings, url_of
 from tests.tools.bundles import differences, read_bundle
 

@@ -3,7 +3,8 @@
 import pytest
 
 from exporters.postgres import chunk_plan
-from migrate.report import Later, add_result
+from migrate.report.after_seal import add_result
+from migrate.report.facts import Later
 from tests.cli.conftest import call
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import as_role, export_database, run_sql

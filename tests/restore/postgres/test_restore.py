@@ -13,7 +13,7 @@ from exporters.postgres.live_digests import TablesToRead, live_tables
 from exporters.postgres.sessions.connection import parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.restore.common.selection import Selection
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import after_rows, post_data_order
