@@ -23,7 +23,7 @@ from migrate.cli.common.source_words import parse_pairs
 from migrate.cli.common.sources import load_case, with_known_secrets
 from migrate.cli.common.terminal import Console, Heading
 from migrate.cli.common.verb import verb
-from migrate.cli.moves.bucket_sync import Synced, run_sync
+from migrate.cli.moves.bucket_sync import Synced, make_bucket, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
@@ -206,18 +206,18 @@ def sync_command(
     options = how.options(from_words(selection.words()))
     signers = signing.load(loaded)
     chosen = _chosen(session, pairs or [], loaded)
+
+    def synced(pair: BucketPair, own_record: str | None) -> Synced | WouldDo:
+        would_make = make_bucket(session, pair, options, create=create)
+        return would_make or run_sync(session, pair, options, loaded, signers, record=own_record)
+
     if len(pairs or []) == 2 and len(chosen) == 1:
-        return run_sync(
-            session, chosen[0], options, record=record, case=loaded, create=create, signers=signers
-        )
+        return synced(chosen[0], record)
     answers: dict[str, Synced | WouldDo] = {}
     failures: list[SourceFailure] = []
     for pair in chosen:
-        own_record = record and location_below(record, pair.name)
         try:
-            answers[pair.name] = run_sync(
-                session, pair, options, record=own_record, case=loaded, create=create, signers=signers
-            )
+            answers[pair.name] = synced(pair, record and location_below(record, pair.name))
         except MoveoutError as exc:
             session.progress.end(stopped=True)
             session.progress.note_error(f"{pair.name} could not be synced", exc)

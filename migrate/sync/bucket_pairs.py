@@ -22,9 +22,16 @@ class BucketPair(Struct, frozen=True):
     destination: Endpoint | None
     error: MoveoutError | None = None
 
+    def ready_destination(self) -> Endpoint:
+        """Return the destination. Raises the error of a sync that cannot begin."""
+        if self.error is not None:
+            raise self.error
+        assert self.destination is not None
+        return self.destination
+
 
 def pairs_of(
-    name: str, source: Endpoint, destination: Endpoint, progress: Progress, case: Case | None = None
+    name: str, source: Endpoint, destination: Endpoint, progress: Progress, case: Case | None
 ) -> list[BucketPair]:
     """Return the sync from one bucket to another one, or a sync for each bucket that a pattern means. Each keeps its
     name, or has the one that the destination's pattern makes of it. Raises ``UsageError``, and the error of an account

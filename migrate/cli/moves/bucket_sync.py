@@ -153,31 +153,33 @@ def _draw_verdict(console: Console, outcome: SyncOutcome) -> None:
         )
 
 
+def make_bucket(session: Session, pair: BucketPair, options: SyncOptions, *, create: bool) -> WouldDo | None:
+    """Make the bucket of the destination where it is missing and may be made. A dry run returns what it would make."""
+    source, destination = pair.source, pair.ready_destination()
+    if not create and not destination.create:
+        return None
+    made = make_destination(source, destination, history=options.history, dry_run=options.dry_run)
+    if made and options.dry_run:
+        return WouldDo(destination.shown, [made])
+    if made:
+        session.progress.note(f"{pair.name}: {made}")
+    return None
+
+
 def run_sync(
     session: Session,
     pair: BucketPair,
     options: SyncOptions,
+    case: Case | None,
+    signers: Sequence[Signer],
     *,
     record: str | None = None,
-    case: Case | None = None,
-    create: bool = False,
-    signers: Sequence[Signer] = (),
-) -> Synced | WouldDo:
+) -> Synced:
     """Open both buckets and the record, and copy. Every key signs the proof, if there is one. Without a selection in
-    the options, that of the case's source holds. ``create``: make the destination's bucket where it is missing; a dry
-    run returns what it would make.
+    the options, that of the case's source holds. Raises the error of a pair that cannot begin.
     """
-    if pair.error is not None:
-        raise pair.error
-    source, destination = pair.source, pair.destination
-    assert destination is not None
+    source, destination = pair.source, pair.ready_destination()
     started = time.monotonic()
-    if create or destination.create:
-        made = make_destination(source, destination, history=options.history, dry_run=options.dry_run)
-        if made and options.dry_run:
-            return WouldDo(destination.shown, [made])
-        if made:
-            session.progress.note(f"{pair.name}: {made}")
     selection = source.selection if options.selection == EVERYTHING else options.selection
     cancellation = session.cancellation.child()
     sides = open_sides(pair.name, source, destination, selection, cancellation, note=session.progress.note)

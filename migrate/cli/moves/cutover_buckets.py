@@ -11,7 +11,7 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Case
 from migrate.cli.common.options import Delete, Overwrite
 from migrate.cli.common.session import Session
-from migrate.cli.moves.bucket_sync import Synced, run_sync
+from migrate.cli.moves.bucket_sync import Synced, make_bucket, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.errors import IncompleteError
 from migrate.follow.cutover import ProvenBucket
@@ -77,9 +77,8 @@ class CutoverBuckets(Struct, frozen=True):
         options = SyncOptions(
             EVERYTHING, delete=self.options.delete, overwrite=self.options.overwrite, cutover=cutover
         )
-        synced = run_sync(self.session, pair, options, case=self.case, signers=self.signers)
-        assert isinstance(synced, Synced)
-        return synced
+        make_bucket(self.session, pair, options, create=False)
+        return run_sync(self.session, pair, options, self.case, self.signers)
 
 
 def cutover_buckets(
