@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import Struct, field
+
+from exporters.engine import load_part
+from migrate.case.model import Endpoint
+from migrate.engines import registry
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -64,3 +68,31 @@ class CarryRemainder(Protocol):
     def __call__(self, request: RemainderRequest) -> Carried:
         """Write what differs; the same again writes nothing. Raises ``SourceError``."""
         ...
+
+
+def carry_remainder(
+    source: Endpoint,
+    destination: Endpoint,
+    *,
+    log: Mapping[str, Any] | None,
+    workers: int,
+    skipped: Sequence[str] = (),
+    defined: Mapping[str, Any] | None = None,
+) -> Carried:
+    """Carry over what the log does not contain. For the options see ``RemainderRequest``. Raises
+    ``UsageError`` where the destination's engine does not do that, and errors of both servers.
+    """
+    engine = destination.engine
+    carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
+    return carry(
+        RemainderRequest(
+            source.url,
+            source.reveal(),
+            destination.url,
+            destination.reveal(),
+            log,
+            workers,
+            skipped,
+            defined or {},
+        )
+    )

@@ -19,7 +19,7 @@ from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.errors import OK, IncompleteError, MoveoutError
-from migrate.follow.cutover import read_record
+from migrate.follow.cutover_record import read_record
 from migrate.follow.status import kept_things
 from migrate.number_text import bytes_words, duration_words, things
 from migrate.restore.common.api import UnfinishedRestore

@@ -43,13 +43,13 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.follow.all_cutovers import AllCutovers
-from migrate.follow.cutover import (
+from migrate.follow.cutover import retried
+from migrate.follow.cutover_record import (
     CutoverRecord,
     ProvenBucket,
     ProvenSource,
     read_record,
     remove_record,
-    retried,
     write_record,
     written_since,
 )

@@ -43,7 +43,7 @@ from migrate.cli.progress.progress_view import (
 from migrate.cli.progress.status_page_file import shown_state
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.export.status import ExportStatus, SourceStatus, export_status
-from migrate.follow.cutover import read_record
+from migrate.follow.cutover_record import read_record
 from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
 from migrate.number_text import (
     bytes_words,

@@ -1,4 +1,4 @@
-"""The cutover: hold the source, apply all that it has written, compare both sides, and write the record of the switch.
+"""The cutover: hold the source, apply all that it has written, and compare both sides.
 
 No state is kept on the way. The source, the segments and the destination show what was done. So the same command
 continues a cutover that died anywhere, or it can be taken back.
@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
-from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from msgspec import Struct, field
 
 from exporters.changes import Message
-from exporters.engine import TableName, load_part
+from exporters.engine import TableName
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -26,24 +25,16 @@ from exporters.errors import (
     SourceSilentError,
     SourceUnreachableError,
 )
-from exporters.structs import as_dict
-from migrate.bundle import canonical_json, layout
-from migrate.bundle.findings import Finding
-from migrate.bundle.lease import Lease
-from migrate.case.model import Endpoint
 from migrate.changes.apply import UNREADABLE, Applying, Mark
 from migrate.changes.capture import Capture, resume_position
-from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
+from migrate.changes.remainder import carry_remainder
 from migrate.changes.segments import SegmentReader
-from migrate.engines import registry
 from migrate.errors import (
     AlreadyExistsError,
     BusyError,
-    DamageError,
-    GoneError,
     MoveoutError,
-    UnreachableError,
 )
+from migrate.follow.cutover_record import ProvenSource, Stage
 from migrate.follow.early_comparison import (
     EarlyComparison,
     Touched,
@@ -59,7 +50,6 @@ from migrate.follow.table_digests import (
     live_tables,
     read_digests,
     read_states,
-    recorded_digests,
     table_label,
     uncounted_sessions,
 )
@@ -78,75 +68,7 @@ COUNTED_AFTER_SECONDS = 17.0
 """How long a cutover waits, before the hold, for the writes of other sessions at the destination to be counted. Tables
 that the remaining sessions may have written to are read whole.
 """
-RECORD = f"{layout.CHANGES}cutover.json"
-VERSION = 1
-
-
-class Stage(StrEnum):
-    """The stages of a cutover in their order, with log and without one."""
-
-    DRAIN = "drain"
-    LAST_DELTA = "last delta pass"
-    COMPARE_TOUCHED = "compare rows that were written to"
-    ASK_WRITTEN = "ask both servers what was written"
-    CARRY_UNLOGGED = "carry over what the log lacks"
-    CARRY_OUTSIDE_TABLES = "carry over what tables do not hold"
-    COMPARE_WHOLE_TABLES = "compare whole tables"
-    COMPARE = "compare"
-
-
 Result = TypeVar("Result")
-
-
-class ProvenSource(Struct, frozen=True):
-    """One source at the cutover. ``end``: up to which position of its log all was applied, as the server writes it.
-    ``differences``: the tables whose rows are not the same on both sides. ``tables``: rows and digest of each table by
-    its name. ``seconds`` of each stage. ``missing``: the tables that the restore left out, and that are still not at
-    the destination. ``compared_early``: the tables that were compared before the hold, and not read whole under it;
-    ``compared_by_key``: how many rows of them were read again, since the log named them. ``read_whole``: why the others
-    were read whole under the hold.
-    """
-
-    name: str
-    end: str
-    carried: Carried
-    differences: Sequence[Finding]
-    tables: Mapping[str, Sequence[Any]]
-    seconds: Mapping[str, float]
-    missing: Sequence[str] = ()
-    compared_early: Sequence[str] = ()
-    compared_by_key: Mapping[str, int] = field(default_factory=dict)
-    read_whole: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """How many rows were compared and are equal."""
-        different = {finding.key for finding in self.differences}
-        return sum(rows for name, (rows, _) in self.tables.items() if name not in different)
-
-
-class ProvenBucket(Struct, frozen=True):
-    """One bucket at the cutover. ``objects`` with ``size_bytes`` are equal on both sides. ``problem``: why they are
-    not, or were not proved to be; "" where they are. ``seconds``: of the sync and the comparison.
-    """
-
-    name: str
-    objects: int
-    size_bytes: int
-    problem: str
-    seconds: float
-
-
-class CutoverRecord(Struct, frozen=True):
-    """What says that the switch was made. Times in UTC, ISO 8601, by the clock of the machine with the command;
-    ``downtime_seconds`` lie between them.
-    """
-
-    held_at: str
-    switched_at: str
-    downtime_seconds: float
-    sources: Sequence[ProvenSource]
-    buckets: Sequence[ProvenBucket] = ()
 
 
 class Cutover(Struct):
@@ -436,34 +358,6 @@ class Stages(Struct):
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
 
 
-def carry_remainder(
-    source: Endpoint,
-    destination: Endpoint,
-    *,
-    log: Mapping[str, Any] | None,
-    workers: int,
-    skipped: Sequence[str] = (),
-    defined: Mapping[str, Any] | None = None,
-) -> Carried:
-    """Carry over what the log does not contain. For the options see ``RemainderRequest``. Raises
-    ``UsageError`` where the destination's engine does not do that, and errors of both servers.
-    """
-    engine = destination.engine
-    carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
-    return carry(
-        RemainderRequest(
-            source.url,
-            source.reveal(),
-            destination.url,
-            destination.reveal(),
-            log,
-            workers,
-            skipped,
-            defined or {},
-        )
-    )
-
-
 def written_meanwhile(source: str) -> BusyError:
     """Return the error for a source that was written to during the comparison."""
     return BusyError(
@@ -471,71 +365,3 @@ def written_meanwhile(source: str) -> BusyError:
         next_step="stop what writes there, and run the same command again. --hold does not bind an account that may do"
         " everything (SUPER, READ_ONLY ADMIN), nor a session that sets itself to read write",
     )
-
-
-def written_since(record: CutoverRecord, name: str, destination: Endpoint, *, workers: int) -> list[Finding]:
-    """Return the tables of the destination that are no longer as at the cutover."""
-    proven = next((source for source in record.sources if source.name == name), None)
-    if proven is None:
-        return []
-    return [
-        Finding(table, "was written to since", str(proven.tables.get(table, [0])[0]), str(rows))
-        for table, (rows, digest) in sorted(recorded_digests(destination, workers=workers).items())
-        if list(proven.tables.get(table, ())) != [rows, digest]
-    ]
-
-
-def write_record(store: Store, record: CutoverRecord, lease: Lease) -> None:
-    """Write the record; the switch is made when this returns. Raises ``UnreachableError`` where the location was away
-    meanwhile. A write to a mount point without its disk makes a new directory, which the disk hides when it is back. So
-    the lease is looked for, which was there before, and then the record.
-    """
-    store.put(RECORD, canonical_json.encode_pretty({"version": VERSION, **as_dict(record)}))
-    if not lease.is_there():
-        remove_record(store)
-    elif read_record(store) is not None:
-        return
-    raise UnreachableError(
-        f"{store.location} was away while the record of the switch was written",
-        next_step="mount it, or name the location to which the export went; then run the same command again",
-    )
-
-
-def read_record(store: Store) -> CutoverRecord | None:
-    """Return the record, None where no switch was made. Raises ``DamageError``."""
-    try:
-        value = canonical_json.decode(store.read(RECORD), RECORD, version=VERSION)
-    except GoneError:
-        return None
-    try:
-        sources = [
-            ProvenSource(
-                source["name"],
-                source["end"],
-                Carried(**source["carried"]),
-                [Finding(**finding) for finding in source["differences"]],
-                source["tables"],
-                _in_order(source["seconds"]),
-                source.get("missing", ()),
-                source.get("compared_early", ()),
-                source.get("compared_by_key", {}),
-                source.get("read_whole", {}),
-            )
-            for source in value["sources"]
-        ]
-        buckets = [ProvenBucket(**bucket) for bucket in value.get("buckets", ())]
-        return CutoverRecord(
-            value["held_at"], value["switched_at"], value["downtime_seconds"], sources, buckets
-        )
-    except (KeyError, TypeError) as exc:
-        raise DamageError(RECORD, expected="a record of a cutover", found=f"something else ({exc})") from exc
-
-
-def _in_order(seconds: Mapping[str, float]) -> Mapping[str, float]:
-    """Return the stages in their order, which JSON does not keep."""
-    return {name: seconds[name] for name in (*(stage.value for stage in Stage), *seconds) if name in seconds}
-
-
-def remove_record(store: Store) -> None:
-    """Remove the record: the switch was taken back."""
-    store.delete(RECORD)

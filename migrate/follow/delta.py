@@ -33,7 +33,7 @@ from migrate.changes.delta_record import (
     write_delta,
     written_tables,
 )
-from migrate.changes.remainder import Carried
+from migrate.changes.remainder import Carried, carry_remainder
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import (
     BusyError,
@@ -44,7 +44,8 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.follow.cutover import ProvenSource, Stage, Stages, carry_remainder, written_meanwhile
+from migrate.follow.cutover import Stages, written_meanwhile
+from migrate.follow.cutover_record import ProvenSource, Stage
 from migrate.follow.followed import (
     DatabasePair,
     FollowedSource,

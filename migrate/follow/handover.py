@@ -11,7 +11,7 @@ from collections.abc import Callable
 from migrate.bundle import lease
 from migrate.bundle.lease import Lease, LeaseState
 from migrate.errors import BusyError, UsageError
-from migrate.follow.cutover import read_record
+from migrate.follow.cutover_record import read_record
 from migrate.follow.delta import DeltaSource
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken

@@ -7,7 +7,7 @@ from migrate.bundle.findings import Finding
 from migrate.changes.remainder import Carried
 from migrate.cli.common.terminal import Console
 from migrate.cli.cutover import Switched, TakenBack
-from migrate.follow.cutover import CutoverRecord, ProvenBucket, ProvenSource
+from migrate.follow.cutover_record import CutoverRecord, ProvenBucket, ProvenSource
 from tests.cli.conftest import call
 
 APP = ProvenSource(

@@ -26,7 +26,7 @@ from migrate.custody.log import custody_log
 from migrate.custody.source_holds import source_hold
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow.all_cutovers import AllCutovers
-from migrate.follow.cutover import RECORD, CutoverRecord, ProvenBucket, ProvenSource, write_record
+from migrate.follow.cutover_record import RECORD, CutoverRecord, ProvenBucket, ProvenSource, write_record
 from migrate.follow.delta import DeltaCutover, DeltaSource
 from migrate.follow.followed import FollowedSource
 from migrate.follow.handover import cutover_lease

@@ -23,8 +23,9 @@ from exporters.row_digest import RowsDigest
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
+from migrate.changes import remainder
 from migrate.changes.apply import Mark
-from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.changes.remainder import Carried, RemainderRequest, carry_remainder
 from migrate.changes.segments import START, Place, SegmentFolder
 from migrate.errors import (
     AlreadyExistsError,
@@ -37,9 +38,9 @@ from migrate.errors import (
 )
 from migrate.follow import cutover
 from migrate.follow.all_cutovers import AllCutovers
-from migrate.follow.cutover import (
+from migrate.follow.cutover import Cutover
+from migrate.follow.cutover_record import (
     RECORD,
-    Cutover,
     CutoverRecord,
     ProvenBucket,
     ProvenSource,
@@ -295,7 +296,7 @@ RECORDED = CutoverRecord(
             "app",
             "0/17",
             Carried({"sequences": 2}, ["a note"], ["a view"]),
-            [Finding("public.t", "has other rows", "2", "3", [])],
+            [Finding("public.t", "has other rows", "2", "3")],
             {"public.s": [5, "f0"], "public.t": [2, "0f"]},
             {"drain": 1.0, "compare whole tables": 2.5, "a stage of later": 0.5},
             ["public.m"],
@@ -633,8 +634,8 @@ def test_what_the_log_lacks_is_carried_by_the_destinations_engine(monkeypatch):
         for side in ("old", "new")
     )
     requests, carried = [], Carried({"sequences": 2})
-    monkeypatch.setattr(cutover, "load_part", lambda _: lambda request: requests.append(request) or carried)
-    done = cutover.carry_remainder(source, destination, log={"slot": "s"}, workers=3, skipped=("t",))
+    monkeypatch.setattr(remainder, "load_part", lambda _: lambda request: requests.append(request) or carried)
+    done = carry_remainder(source, destination, log={"slot": "s"}, workers=3, skipped=("t",))
     assert done is carried
     assert requests == [
         RemainderRequest(
@@ -642,7 +643,7 @@ def test_what_the_log_lacks_is_carried_by_the_destinations_engine(monkeypatch):
         )
     ]
     with pytest.raises(UsageError, match="followed"):
-        cutover.carry_remainder(source, Endpoint("sqlite:///new.db"), log=None, workers=1)
+        carry_remainder(source, Endpoint("sqlite:///new.db"), log=None, workers=1)
 
 
 def test_rows_that_were_touched_are_those_of_the_changes_after_a_mark(tmp_path):

@@ -9,7 +9,7 @@ from migrate.bundle import layout, lease
 from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow import handover
-from migrate.follow.cutover import CutoverRecord, read_record, write_record
+from migrate.follow.cutover_record import CutoverRecord, read_record, write_record
 from migrate.follow.handover import CutoverWatch, cutover_lease, refuse_after_switch, take_over
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent

@@ -14,7 +14,7 @@ from migrate.cli.common.session import Session
 from migrate.cli.moves.bucket_sync import Synced, make_bucket, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.errors import IncompleteError
-from migrate.follow.cutover import ProvenBucket
+from migrate.follow.cutover_record import ProvenBucket
 from migrate.sync.bucket_pairs import BucketPair, pairs_in
 from migrate.sync.run import SyncOptions
 

@@ -16,7 +16,7 @@ from migrate.cli.common.source_summary import SummaryLine
 from migrate.cli.follow import Followed, run_follow
 from migrate.engines import registry
 from migrate.errors import MoveoutError
-from migrate.follow.cutover import CutoverRecord, read_record
+from migrate.follow.cutover_record import CutoverRecord, read_record
 from migrate.follow.delta import sources_to_follow
 from migrate.follow.followed import FollowedSource, recorded_bases
 from migrate.restore.restore_records import read_restore_records
