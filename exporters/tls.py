@@ -31,7 +31,7 @@ class Certificate(Struct, frozen=True):
         return any(name == hostname or (name.startswith("*.") and name[2:] == parent) for name in self.names)
 
 
-def read_certificate(der: bytes, protocol: str = "") -> Certificate:
+def read_certificate(der: bytes, protocol: str) -> Certificate:
     """Return what a certificate says."""
     certificate = x509.load_der_x509_certificate(der)
     try:

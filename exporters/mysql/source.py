@@ -39,9 +39,9 @@ class MysqlSource:
         self,
         name: str,
         address: MysqlAddress,
-        limits: Limits | None = None,
-        identity: str = "",
-        note: Note = lambda _: None,
+        limits: Limits | None,
+        identity: str,
+        note: Note,
     ) -> None:
         self.name = name
         self.url = address.url

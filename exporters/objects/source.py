@@ -41,7 +41,7 @@ from exporters.objects.source_summary import (
     noted_bucket,
     tags_readable,
 )
-from exporters.selection import EVERYTHING, Selection
+from exporters.selection import Selection
 
 ReadReport = Callable[[Totals], ReportComparison]
 """Reads the S3 Inventory report that the listing is held against."""
@@ -73,9 +73,9 @@ class ObjectSource:
         self,
         name: str,
         bucket: Bucket,
-        selection: Selection = EVERYTHING,
-        thaw: Thaw | None = None,
-        report: ReadReport | None = None,
+        selection: Selection,
+        thaw: Thaw | None,
+        report: ReadReport | None,
     ) -> None:
         self.name = name
         self.url = bucket.url
@@ -140,7 +140,7 @@ class ObjectSnapshot:
         bucket: Bucket,
         workspace: Workspace,
         listed: inventory.Inventory,
-        thaw: Thaw | None = None,
+        thaw: Thaw | None,
         report: ReadReport | None = None,
     ) -> None:
         self._bucket = bucket

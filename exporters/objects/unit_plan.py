@@ -81,6 +81,6 @@ def runs(sizes: Sequence[int | None], destination_bytes: int) -> Iterator[tuple[
         yield start, len(sizes)
 
 
-def large_id(bucket: str, key: str, version: str = "") -> str:
+def large_id(bucket: str, key: str, version: str) -> str:
     """Return the name of a large object's file: a hash of bucket, key and version."""
     return hashlib.sha256(f"{bucket}\0{key}\0{version}".encode()).hexdigest()[:40]

@@ -93,7 +93,7 @@ def rows_of(table: PostgresTable, pages: Range = (0, None)) -> str:
     return f"FROM ONLY {table.label}{where_clause(table, pages) or ' ' + table.condition}".rstrip()
 
 
-def canonical_select(table: PostgresTable, pages: Range = (0, None)) -> str:
+def canonical_select(table: PostgresTable, pages: Range) -> str:
     """Return the query whose CSV lines are the rows' text."""
     columns = ", ".join(column.expression for column in table.columns)
     return f"SELECT {columns} {rows_of(table, pages)}"

@@ -35,8 +35,8 @@ class PostgresSource:
         self,
         name: str,
         address: PostgresAddress,
-        session_limits: SessionLimits | None = None,
-        identity: str = "",
+        session_limits: SessionLimits | None,
+        identity: str,
     ) -> None:
         self.name = name
         self.url = address.url

@@ -67,7 +67,7 @@ def within_destinations(
                 )
 
 
-def shared_identities(identities: Mapping[str, str], known: Collection[str] = ()) -> Iterator[str]:
+def shared_identities(identities: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each two sources that share data by what their servers say they are, whatever host names,
     users or profiles lead there; none of ``known``. ``identities``: see ``Identified``, by the names of sources.
     """

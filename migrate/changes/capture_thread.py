@@ -24,8 +24,8 @@ def keep_capturing(
     folder: SegmentFolder,
     cancellation: CancellationToken,
     *,
-    note: Callable[[str], None] = lambda _: None,
-    retain_bytes: int | None = None,
+    note: Callable[[str], None],
+    retain_bytes: int | None,
     until: Callable[[int], bool] = lambda _: False,
     limit_seconds: float = math.inf,
 ) -> None:
@@ -73,7 +73,7 @@ class CaptureThread:
         *,
         cancellation: CancellationToken,
         note: Callable[[str], None],
-        retain_bytes: int | None = None,
+        retain_bytes: int | None,
     ) -> None:
         self._source = source
         self._log = log

@@ -392,7 +392,7 @@ def _draw_table(
     console.print(table)
 
 
-def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -> None:
+def draw_forecast(console: Console, shown: Forecast, *, detailed: bool) -> None:
     """Print the stages with their intervals, the whole, and the verdict on the deadline. ``detailed``: by source."""
     _draw_stages(console, shown, shown.stages if detailed else shown.whole_stages)
     leaves = shown.leaves

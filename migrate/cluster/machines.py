@@ -71,7 +71,7 @@ def connected(scheduler: str, rates: Rates | None) -> Iterator[Machines]:
 class Roster:
     """Looks every second who is there, in a thread of its own; lends out shares where there is a limit."""
 
-    def __init__(self, cluster: Cluster, job: str, note: Note, limit: Limit | None = None) -> None:
+    def __init__(self, cluster: Cluster, job: str, note: Note, limit: Limit | None) -> None:
         self._cluster = cluster
         self._job = job
         self._note = note

@@ -148,8 +148,8 @@ def against_bundle(
     log: Log,
     store: Store,
     documents_kept: Sequence[Document],
-    object_lock: ObjectLock | None = None,
-    trust: Trust | None = None,
+    object_lock: ObjectLock | None,
+    trust: Trust | None,
 ) -> list[Finding]:
     """Return findings where what the log says of seal, signatures, releases, erasure and the files under ``sig/`` is
     not what lies at the location, with these documents. ``object_lock`` shows older versions, too; ``trust`` says which

@@ -169,7 +169,7 @@ class Granted(Struct, frozen=True):
 
 
 def listed(
-    store: Store, accounts: Accounts, *, now: datetime | None = None, trust: Trust | None = None
+    store: Store, accounts: Accounts, *, now: datetime | None = None, trust: Trust | None
 ) -> list[Granted]:
     """Return every grant that the log records, with what the server says of it now; of sessions and links servers say
     nothing. ``trust``: see ``_read``.
@@ -210,7 +210,7 @@ def _ended(known: Log) -> set[str]:
     return {str(entry.what.details.get("access_key")) for entry in known.find("revoked")}
 
 
-def outlasting(store: Store, root: str, trust: Trust | None = None) -> list[Granted]:
+def outlasting(store: Store, root: str, trust: Trust | None) -> list[Granted]:
     """Return grants of bundles that were erased at a location which are open, by the log alone: they would read the
     bundle of ``root``, too, if it came there, and it is another one. ``trust`` as in ``listed``.
     """
@@ -235,9 +235,7 @@ class Revoked(Struct, frozen=True):
     why: str = ""
 
 
-def revoke(
-    store: Store, accounts: Accounts, name: str, signer: Signer, trust: Trust | None = None
-) -> Revoked:
+def revoke(store: Store, accounts: Accounts, name: str, signer: Signer, trust: Trust | None) -> Revoked:
     """Take back every grant of that name as far as the server can, and write it into the log. An account that a run
     made that died before it could write it down goes too: nobody has its secret. ``trust`` as in ``listed``.
 

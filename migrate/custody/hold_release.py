@@ -66,7 +66,7 @@ def release(
     *,
     workers: int,
     progress: Progress,
-    trust: Trust | None = None,
+    trust: Trust | None,
 ) -> Released:
     """Sign a release that ``prepare`` or ``accept`` has returned. If as many owners have signed it by now as each of
     its holds says, lift the legal hold and, where the mode lets, the retention of every version. ``trust`` says of more
@@ -121,7 +121,7 @@ def release(
     return Released(release_, [], bundle_hold.survey(store, object_lock, workers=workers))
 
 
-def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
+def waiting(store: Store, trust: Trust | None) -> list[Waiting]:
     """Return the releases of the holds that stand at a location by its log, those that most owners have signed first;
     none where all of these have ended by themselves. Raises like ``new_event``.
     """
@@ -144,7 +144,7 @@ def waiting(store: Store, trust: Trust | None = None) -> list[Waiting]:
     ]
 
 
-def prepare(store: Store, reason: str, trust: Trust | None = None) -> Document:
+def prepare(store: Store, reason: str, trust: Trust | None) -> Document:
     """Return the release of the holds that stand at a location for this reason: of those that lie there what most
     owners have signed, or a new one. What says anything else, such as another location, is not taken. With ``trust`` no
     hold has ended by the word of a key that its list does not count.
@@ -166,7 +166,7 @@ def prepare(store: Store, reason: str, trust: Trust | None = None) -> Document:
 
 
 def accept(
-    store: Store, document: Document, signatures: Mapping[str, bytes], trust: Trust | None = None
+    store: Store, document: Document, signatures: Mapping[str, bytes], trust: Trust | None
 ) -> tuple[Document, list[PublicKey]]:
     """Check a release that came as files, with its ``signatures`` (their bytes, by file), and keep it at the location.
     Signatures by keys that neither its holds name nor ``trust`` lists are left out; these keys are returned, too.
@@ -218,7 +218,7 @@ def quorum(hold: LogEntry) -> int:
     return number if isinstance(number, int) else 0
 
 
-def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | None = None) -> str:
+def lacking_keys(hold: LogEntry, fingerprints: Collection[str], trust: Trust | None) -> str:
     """Return a sentence where fewer owners of the keys signed that a hold names than it wants; else "". Keys that the
     hold, or ``trust``, has under one name are one owner's. One that ``trust`` does not list at all does not count.
     """

@@ -39,7 +39,7 @@ def expand_sources(
     progress: Progress,
     *,
     recorded: Sequence[SourceName] = (),
-    left_out: Sequence[LeftOut] = (),
+    left_out: Sequence[LeftOut],
     ask: bool = True,
     listed: list[ServerAnswer] | None = None,
 ) -> dict[str, Endpoint]:
@@ -183,7 +183,7 @@ class Destinations(Struct, frozen=True):
 
 
 def expand_destinations(
-    sources: Sequence[SourceName], endpoints: Mapping[str, Endpoint], case: Case | None = None
+    sources: Sequence[SourceName], endpoints: Mapping[str, Endpoint], case: Case | None
 ) -> Destinations:
     """Return the destination of each source of a bundle: the one that is named for it, else what a pattern makes of
     its name, else where ``case`` sends all of its server.

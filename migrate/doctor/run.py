@@ -428,8 +428,8 @@ class DestinationPlan(Struct, frozen=True):
 def check_destinations(
     sources: Sequence[SourcePlan],
     destinations: Mapping[str, Endpoint],
-    examined: Sequence[Examined] | None = None,
-    locations: Collection[Endpoint] = (),
+    examined: Sequence[Examined] | None,
+    locations: Collection[Endpoint],
 ) -> list[DestinationPlan]:
     """Return what the destinations of sources will not take. ``examined``: what was seen of them just before; if None,
     they are examined. ``locations``: those of the bundle, whose restores may have filled them.

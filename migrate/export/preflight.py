@@ -146,7 +146,7 @@ def claim(
     *,
     executor: Executor,
     progress: Progress,
-    changes: SourceChanges = _NO_CHANGES,
+    changes: SourceChanges,
 ) -> Claim | bundle_json.BundleInfo:
     """Make the location ours, under the lease: begin, resume or continue; take sources in and out. A bundle that proves
     complete is cleaned up and returned.

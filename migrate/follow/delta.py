@@ -6,7 +6,6 @@ is equal to one snapshot of the source afterwards. Between two passes the source
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -281,7 +280,7 @@ class DeltaFollower:
         *,
         cancellation: CancellationToken,
         note: Callable[[str], None],
-        limit_seconds: float = math.inf,
+        limit_seconds: float,
     ) -> None:
         self.source = source
         self._cancellation, self._limit_seconds = cancellation, limit_seconds

@@ -129,7 +129,7 @@ class Follower:
         *,
         cancellation: CancellationToken,
         note: Callable[[str], None],
-        limit_seconds: float = math.inf,
+        limit_seconds: float,
     ) -> None:
         self.followed = followed
         self._folder = followed.folder(store)

@@ -73,8 +73,8 @@ class LiveForecast:
         reference: ReferenceClass,
         *,
         deadline: datetime | None,
-        not_counted: Sequence[str] = (),
-        on_renewed: Callable[[Forecast], None] = lambda _forecast: None,
+        not_counted: Sequence[str],
+        on_renewed: Callable[[Forecast], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inner = inner

@@ -160,7 +160,7 @@ def repair_tables(
     *,
     dry_run: bool = False,
     guard: TableGuard | None = None,
-    cancellation: CancellationToken | None = None,
+    cancellation: CancellationToken | None,
 ) -> list[TableRepair]:
     """Make tables equal; return those that differed. ``dry_run``: only count. ``guard``: what allows to write to a
     table. Raises errors of both sides, and those of the guard.

@@ -119,8 +119,8 @@ class RateLimited(StoreWrapper):
         store: MultipartStore,
         rate_limiter: RateLimiter,
         *,
-        cancellation: CancellationToken | None = None,
-        at_once_bytes: int = 0,
+        cancellation: CancellationToken | None,
+        at_once_bytes: int,
     ) -> None:
         super().__init__(store)
         self._rate_limiter = rate_limiter

@@ -47,7 +47,7 @@ class TaskQueue:
         openers: Iterable[Opener],
         *,
         workers: int,
-        most: Callable[[], int] | None = None,
+        most: Callable[[], int] | None,
     ) -> None:
         self._most = most
         self._small = _TaskLane(iter(small))

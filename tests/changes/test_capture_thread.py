@@ -43,7 +43,13 @@ def test_an_error_that_nobody_has_foreseen_is_named_too(tmp_path):
     folder.begin()
     base = {"position": 5, "log": {}}
     thread = CaptureThread(
-        "app", BrokenLog(), base, store, cancellation=CancellationToken(), note=notes.append
+        "app",
+        BrokenLog(),
+        base,
+        store,
+        cancellation=CancellationToken(),
+        note=notes.append,
+        retain_bytes=None,
     )
     eventually(lambda: notes)
     thread.stop()
@@ -90,6 +96,7 @@ def capture_all(log, folder):
         CancellationToken(),
         note=notes.append,
         until=lambda position: position >= 40,
+        retain_bytes=None,
     )
     return notes
 
@@ -120,7 +127,7 @@ def test_a_location_that_is_away_is_waited_for(tmp_path):
     log = OpenLog(Log(folder, TRANSACTIONS))
     keep_capturing(
         log, BASE, folder, CancellationToken(), note=note,
-        until=lambda position: position >= 40,
+        until=lambda position: position >= 40, retain_bytes=None,
     )  # fmt: skip
     assert (len(notes), notes[0].startswith(f"{PROBLEM}: "), "has no folder" in notes[0]) == (1, True, True)
     assert (log.opened_after, kept(folder)) == ([7], PAYLOADS), "where it was is not known while it is away"
@@ -173,7 +180,13 @@ def test_an_export_that_ends_has_what_has_arrived_and_hears_of_no_end(folder):
     notes, stream = [], Log(folder, TRANSACTIONS, quiet_until=40)
     log = OpenLog(stream)
     thread = CaptureThread(
-        "app", log, BASE, folder._store, cancellation=CancellationToken(), note=notes.append
+        "app",
+        log,
+        BASE,
+        folder._store,
+        cancellation=CancellationToken(),
+        note=notes.append,
+        retain_bytes=None,
     )
     eventually(lambda: log.opened_after and stream.received)
     thread.stop()
@@ -185,7 +198,13 @@ def test_an_export_whose_source_is_quiet_is_captured_until_it_ends(folder):
     receive = stream.receive
     stream.receive = lambda seconds: asked.append(seconds) or receive(seconds)
     thread = CaptureThread(
-        "app", OpenLog(stream), BASE, folder._store, cancellation=CancellationToken(), note=notes.append
+        "app",
+        OpenLog(stream),
+        BASE,
+        folder._store,
+        cancellation=CancellationToken(),
+        note=notes.append,
+        retain_bytes=None,
     )
     eventually(lambda: len(asked) > 2, 5)
     thread.stop()
@@ -195,7 +214,13 @@ def test_an_export_whose_source_is_quiet_is_captured_until_it_ends(folder):
 def test_an_export_goes_on_where_changes_are_lost_and_says_what_to_do(folder):
     notes, log = [], OpenLog(SourceGoneError("gone", next_step="begin anew"))
     thread = CaptureThread(
-        "app", log, BASE, folder._store, cancellation=CancellationToken(), note=notes.append
+        "app",
+        log,
+        BASE,
+        folder._store,
+        cancellation=CancellationToken(),
+        note=notes.append,
+        retain_bytes=None,
     )
     eventually(lambda: notes)
     thread.stop()

@@ -60,7 +60,7 @@ def test_a_bundle_that_is_transferred_does_not_go_down_with_its_source():
 )
 def test_what_servers_say_of_themselves_tells_what_is_the_same(first, second, sentences):
     identities = {"a": first, "b": second}
-    assert list(shared_identities(identities)) == sentences
+    assert list(shared_identities(identities, known=())) == sentences
     assert list(shared_identities(identities, known=sentences)) == []
 
 

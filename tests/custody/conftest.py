@@ -116,7 +116,7 @@ def in_memory(location: MultipartStore) -> Memory:
 def against_bundle(store, object_lock=None):
     """Compare the log at a location with what lies there."""
     return cross_checks.against_bundle(
-        custody_log.read(store), store, documents.read_all(store)[0], object_lock
+        custody_log.read(store), store, documents.read_all(store)[0], object_lock, trust=None
     )
 
 
@@ -128,10 +128,16 @@ def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, 
     return subprocess.run(argv, input=message, capture_output=True, check=False).returncode == 0
 
 
-def release_hold(store, object_lock, reason, signers, **options):
+def release_hold(store, object_lock, reason, signers, *, trust=None, **options):
     """Sign a release at one location with all these keys, and return what became of it."""
     return hold_release.release(
-        store, object_lock, hold_release.prepare(store, reason), signers, progress=Silent(), **options
+        store,
+        object_lock,
+        hold_release.prepare(store, reason, trust=None),
+        signers,
+        progress=Silent(),
+        trust=trust,
+        **options,
     )
 
 

@@ -98,7 +98,7 @@ def test_a_bucket_that_was_exported_under_a_hold_gets_its_lifecycle_rules_as_the
     rules_set = {"Rules": [*LIFECYCLE["Rules"], longest]}
     client.put_bucket_lifecycle_configuration(Bucket=old, LifecycleConfiguration=rules_set)
     client.put_object(Bucket=old, Key="kept", Body=b"one")
-    path, one = tmp_path / "undo.json", bucket.BucketHold(urls[0])
+    path, one = tmp_path / "undo.json", bucket.BucketHold(urls[0], try_as="", secrets=None)
     place(path, {"media": one})
     assert call("export", f"media={urls[0]}", "--to", tmp_path / "bundle").code == 0
     restored = call("restore", tmp_path / "bundle", f"media={urls[1]}")
@@ -126,7 +126,7 @@ def test_a_bucket_of_a_minio_is_held_against_its_users(minio_shop, tmp_path):
     shop, path = minio_shop, tmp_path / "undo.json"
     shop.admin.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
     before = shop.admin.get_bucket_lifecycle_configuration(Bucket=shop.name)["Rules"]
-    one = bucket.BucketHold(shop.url, try_as=shop.user_profile)
+    one = bucket.BucketHold(shop.url, try_as=shop.user_profile, secrets=None)
     assert [way.what for way in one.open_write_paths(None)] == ["may delete versions all the same"]
     (standing,) = place(path, {"media": one})
     assert standing.findings == []
@@ -169,13 +169,13 @@ def test_a_hold_of_a_bucket_that_was_killed_anywhere_is_finished_or_undone(minio
     shop.admin.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Suspended"})
     shop.admin.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
     before = shop.admin.get_bucket_policy(Bucket=shop.name)["Policy"]
-    killed_everywhere(tmp_path / "undo.json", bucket.BucketHold(shop.url), late=late)
+    killed_everywhere(tmp_path / "undo.json", bucket.BucketHold(shop.url, try_as="", secrets=None), late=late)
     assert shop.admin.get_bucket_policy(Bucket=shop.name)["Policy"] == before
 
 
 def test_what_somebody_else_changed_is_left_alone_unless_told(minio_shop, tmp_path):
     shop, path = minio_shop, tmp_path / "undo.json"
-    one = bucket.BucketHold(shop.url)
+    one = bucket.BucketHold(shop.url, try_as="", secrets=None)
     place(path, {"media": one})
     shop.admin.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
     other = reading(shop, "*")

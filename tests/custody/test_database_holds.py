@@ -131,7 +131,7 @@ def test_what_a_role_may_not_do_is_named_with_the_account_that_may(other_postgre
 
 def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
     url, role = database
-    path, one, before = tmp_path / "undo.json", PostgresHold(url), settings_of(url)
+    path, one, before = tmp_path / "undo.json", PostgresHold(url, secrets={}), settings_of(url)
     older = psycopg.connect(url, autocommit=True, application_name="shop")
     older.execute("BEGIN; INSERT INTO posts VALUES (1); PREPARE TRANSACTION 'of two'")
     try:
@@ -167,7 +167,7 @@ def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
 def test_a_subscription_is_named_until_it_is_disabled(database, tmp_path):
     """Its worker writes rows without looking at what is read-only."""
     url, _ = database
-    path, one = tmp_path / "undo.json", PostgresHold(url)
+    path, one = tmp_path / "undo.json", PostgresHold(url, secrets={})
     with contextlib.closing(one), psycopg.connect(url, autocommit=True) as owner:
         owner.execute("SET default_transaction_read_only = off")
         owner.execute(
@@ -192,7 +192,7 @@ def test_a_subscription_is_named_until_it_is_disabled(database, tmp_path):
 def test_a_session_that_began_before_a_hold_and_is_seen_after_it_is_ended(database, tmp_path):
     """It reads its settings, then waits for a second; no view of the server has it before it is ready."""
     url, _ = database
-    path, one = tmp_path / "undo.json", PostgresHold(url)
+    path, one = tmp_path / "undo.json", PostgresHold(url, secrets={})
     with (
         contextlib.closing(one),
         psycopg.connect(url, autocommit=True) as looks,
@@ -220,7 +220,7 @@ def test_a_hold_of_a_postgresql_database_that_was_killed_anywhere_is_finished_or
             f"ALTER ROLE {role} IN DATABASE {name} SET default_transaction_read_only = 'false'"
         )
         connection.execute(f"ALTER ROLE {role} IN DATABASE {name} SET work_mem = '7MB'")
-    before, one = settings_of(url), PostgresHold(url)
+    before, one = settings_of(url), PostgresHold(url, secrets={})
     killed_everywhere(tmp_path / "undo.json", one, late=late)
     one.close()
     assert [(a, b, sorted(c)) for a, b, c in settings_of(url)] == [(a, b, sorted(c)) for a, b, c in before]
@@ -336,7 +336,7 @@ def test_of_two_runs_at_once_neither_forgets_how_the_other_found_it(tmp_path):
 
 def test_without_an_undo_file_nothing_is_changed(database, tmp_path):
     url, _ = database
-    one, before = PostgresHold(url), settings_of(url)
+    one, before = PostgresHold(url, secrets={}), settings_of(url)
     with pytest.raises(UsageError, match="nothing was changed"):
         place(tmp_path / "no" / "directory" / "undo.json", {"app": one})
     one.close()

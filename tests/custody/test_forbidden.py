@@ -156,7 +156,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     other = kept.session(datetime.now(UTC) + timedelta(hours=1)) if kind == "account" else None
     assert open_location(kept.url, secrets=credential).read("bagit.txt")
-    done = grants.revoke(kept.store, kept.accounts, kind, kept.signer)
+    done = grants.revoke(kept.store, kept.accounts, kind, kept.signer, trust=None)
     assert credential["access_key_id"] in done.keys
     assert (done.still_open, done.why) == ([], "")
     assert len(kept.refused(credential)) >= 20
@@ -164,7 +164,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
         open_location(kept.url, secrets=credential).read("bagit.txt")
     if other:  # one grant was taken back, not all of them
         assert open_location(kept.url, secrets=other).read("bagit.txt")
-    states = {one.access_key: one.state for one in grants.listed(kept.store, kept.accounts)}
+    states = {one.access_key: one.state for one in grants.listed(kept.store, kept.accounts, trust=None)}
     assert states[credential["access_key_id"]] in {"revoked", "expired"}
 
 
@@ -172,7 +172,7 @@ def test_a_session_that_another_account_began_is_not_called_ended(kept):
     credential = kept.session(datetime.now(UTC) + timedelta(hours=1))
     accounts = kept.accounts
     accounts.user = "somebody-else"
-    done = grants.revoke(kept.store, accounts, "session", kept.signer)
+    done = grants.revoke(kept.store, accounts, "session", kept.signer, trust=None)
     assert credential["access_key_id"] in {one.access_key for one in done.still_open}
     assert "ended by the account that began them" in done.why
     assert open_location(kept.url, secrets=credential).read("bagit.txt")

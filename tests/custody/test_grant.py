@@ -72,14 +72,14 @@ def test_a_revocation_is_written_once_and_states_are_told(there, provider):
     url, _ = granted(*there, provider, datetime.now(UTC) + timedelta(days=1))
     accounts = Accounts(client.parse(url))
     later = datetime.now(UTC) + timedelta(days=2)
-    assert [one.state for one in grants.listed(there[1], accounts)] == ["open"]
-    assert [one.state for one in grants.listed(there[1], accounts, now=later)] == ["expired"]
+    assert [one.state for one in grants.listed(there[1], accounts, trust=None)] == ["open"]
+    assert [one.state for one in grants.listed(there[1], accounts, now=later, trust=None)] == ["expired"]
     for _ in range(2):  # again: nothing more is written
-        assert len(grants.revoke(there[1], accounts, "acme", provider).keys) == 1
-    assert [one.state for one in grants.listed(there[1], accounts)] == ["revoked"]
+        assert len(grants.revoke(there[1], accounts, "acme", provider, trust=None).keys) == 1
+    assert [one.state for one in grants.listed(there[1], accounts, trust=None)] == ["revoked"]
     assert len(custody_log.read(there[1]).find("revoked")) == 1
     with pytest.raises(GoneError):
-        grants.revoke(there[1], accounts, "nobody", provider)
+        grants.revoke(there[1], accounts, "nobody", provider, trust=None)
 
 
 def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there, provider):
@@ -91,8 +91,8 @@ def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there,
     for location in (store.location, "s3://elsewhere/bundle?profile=old"):
         what = CustodyEvent("granted", "b", "0" * 64, location, details)
         custody_log.append(store, provider, lambda _, what=what: [what])
-    assert [one.state for one in grants.listed(store, accounts)] == ["revoked", "elsewhere"]
-    done = grants.revoke(store, accounts, "acme", provider)
+    assert [one.state for one in grants.listed(store, accounts, trust=None)] == ["revoked", "elsewhere"]
+    done = grants.revoke(store, accounts, "acme", provider, trust=None)
     assert (done.keys, [one.state for one in done.still_open]) == ([], ["open", "elsewhere"])
     assert accounts.find(own.access_key) is not None
     assert custody_log.read(store).find("revoked") == []
@@ -114,7 +114,7 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     ]
     custody_log.append(store, provider, lambda _: came)
     accounts = Accounts(client.parse(url))
-    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere"]
+    assert [one.state for one in grants.listed(store, accounts, trust=None)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     back = CustodyEvent(
         "transferred", "b", "0" * 64, store.location, {"from": store.location.partition("?")[0]}
@@ -122,7 +122,7 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     custody_log.append(
         store, provider, lambda _: [back]
     )  # a damaged file came from a third location of the name
-    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere", "open"]
+    assert [one.state for one in grants.listed(store, accounts, trust=None)] == ["elsewhere", "open"]
 
 
 @pytest.mark.torture
@@ -133,12 +133,12 @@ def test_an_account_whose_maker_died_before_it_was_written_down_is_taken_back(th
     rules = grants.policy("bucket", "x/", day)
     lost = accounts.add("acme", rules, day, grants.purpose(store.location, bundle, "acme"))
     other = accounts.add("acme", rules, day, grants.purpose(f"s3://another/{bundle}", bundle, "acme"))
-    assert grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
+    assert grants.revoke(store, accounts, "acme", provider, trust=None).keys == [lost.access_key]
     assert accounts.find(lost.access_key) is None
     assert accounts.find(other.access_key) is not None
     accounts.remove(other.access_key)
     with pytest.raises(GoneError):
-        grants.revoke(store, accounts, "acme", provider)
+        grants.revoke(store, accounts, "acme", provider, trust=None)
 
 
 def test_an_erased_bundle_keeps_no_grant_open(there, provider):
@@ -146,7 +146,7 @@ def test_an_erased_bundle_keeps_no_grant_open(there, provider):
     for _ in range(2):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     erase.erase(store, open_object_lock(url), provider, workers=4, progress=Silent())
-    done = grants.revoke(store, Accounts(client.parse(url)), "acme", provider)
+    done = grants.revoke(store, Accounts(client.parse(url)), "acme", provider, trust=None)
     assert (len(done.keys), done.still_open) == (2, [])
 
 
@@ -379,7 +379,7 @@ def test_an_account_of_a_run_that_was_killed_before_it_wrote_it_down_is_taken_ba
         )
         for name in ("acme", "other")
     )
-    assert grants.revoke(store, accounts, "acme", provider).keys == [dead.access_key]
+    assert grants.revoke(store, accounts, "acme", provider, trust=None).keys == [dead.access_key]
     assert accounts.find(dead.access_key) is None
     assert accounts.find(other.access_key) is not None
     accounts.remove(other.access_key)

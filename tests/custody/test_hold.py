@@ -219,7 +219,7 @@ def test_two_keys_of_one_owner_are_no_quorum_of_two(there, locked, provider, cus
     assert bundle_hold.survey(*there, workers=4).is_held
     old = record(store, provider, "held", {"legal": True, "release_keys": names, "release_quorum": 2})[0]
     trust = allowed_signers.load(listed)
-    assert hold_release.lacking_keys(old, names[:2]) == ""  # nothing says whose these keys are
+    assert hold_release.lacking_keys(old, names[:2], trust=None) == ""  # nothing says whose these keys are
     assert "all of 1 owner" in hold_release.lacking_keys(old, names[:2], trust)
     assert hold_release.lacking_keys(old, names[1:], trust) == ""
     document = documents.make("release", "Release", {"root": root_of(store), "location": store.location})
@@ -559,8 +559,8 @@ def test_one_key_of_a_hold_is_asked_for_in_fewer_words(location, provider, custo
     ):
         details = {"legal": True, "release_keys": keys, "release_quorum": quorum}
         (hold,) = record(location, provider, "held", details)
-        assert words in hold_release.lacking_keys(hold, [])
-    assert hold_release.lacking_keys(hold, keys) == ""
+        assert words in hold_release.lacking_keys(hold, [], trust=None)
+    assert hold_release.lacking_keys(hold, keys, trust=None) == ""
 
 
 def test_which_holds_stood_before_an_entry_is_as_if_the_log_ended_there(make_key):

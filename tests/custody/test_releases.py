@@ -53,7 +53,7 @@ class Held:
 
     def signed(self, reason, *signers):
         """Return a release of today's holds as it comes by mail, with the signatures of these."""
-        document = hold_release.prepare(self.store, reason)
+        document = hold_release.prepare(self.store, reason, trust=None)
         return document, documents.signatures_of(document, signers)
 
     def carry_out(self, document, signers, trust=None):
@@ -113,7 +113,7 @@ def test_owners_with_access_give_the_same_command_each(held, make_key):
 
 
 def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking, capsys):
-    both = [hold_release.prepare(held.store, "done") for _ in range(2)]
+    both = [hold_release.prepare(held.store, "done", trust=None) for _ in range(2)]
     assert both[0].key != both[1].key
     for document, owner in zip(both, (held.host, held.counsel), strict=True):
         done = held.carry_out(document, [owner])
@@ -130,19 +130,24 @@ def test_two_owners_who_begin_at_once_agree_at_the_next_command(held, ticking, c
 
 
 def test_whoever_holds_no_key_prepares_a_release_and_carries_it_out(held, provider):
-    document = hold_release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done", trust=None)
     assert "0 of them signed" in held.carry_out(document, [provider]).missing[0]
     signatures = documents.signatures_of(document, (held.host, held.counsel))
-    assert held.carry_out(hold_release.accept(held.store, document, signatures)[0], [provider]).missing == []
+    assert (
+        held.carry_out(
+            hold_release.accept(held.store, document, signatures, trust=None)[0], [provider]
+        ).missing
+        == []
+    )
     assert against_bundle(held.store) == []
 
 
 def test_a_signature_of_another_release_does_not_count(held):
     """Neither by mail nor where somebody has put it at the location, under the name of a signature of this one."""
     other, signatures = held.signed("something else", held.counsel)
-    document = hold_release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done", trust=None)
     with pytest.raises(DamageError, match="one of something else"):
-        hold_release.accept(held.store, document, signatures)
+        hold_release.accept(held.store, document, signatures, trust=None)
     held.carry_out(document, [held.host])
     (name, armored) = next(iter(signatures.items()))
     held.store.put(name.replace(other.key, document.key), armored)
@@ -176,7 +181,7 @@ def test_a_release_of_something_else_is_refused(held, change, message):
     )
     both = [held.host, held.counsel]
     with pytest.raises(UsageError, match=message):
-        hold_release.accept(held.store, document, documents.signatures_of(document, both))
+        hold_release.accept(held.store, document, documents.signatures_of(document, both), trust=None)
     documents.keep(held.store, document, both)  # by somebody who may write there
     done = release_hold(held.store, held.object_lock, "done", [held.host], workers=4)
     assert ("1 of them signed" in done.missing[0], held.is_held()) == (True, True)
@@ -199,7 +204,7 @@ def test_an_old_release_does_not_end_a_newer_hold(held):
     old, signatures = held.signed("done", held.host, held.counsel)
     held.hold(reason="and again")
     with pytest.raises(UsageError, match="not for the holds that stand now"):
-        hold_release.accept(held.store, old, signatures)
+        hold_release.accept(held.store, old, signatures, trust=None)
     documents.keep(held.store, old, [held.host, held.counsel])
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(old, [held.host])
@@ -208,7 +213,7 @@ def test_an_old_release_does_not_end_a_newer_hold(held):
     assert release_hold(held.store, held.object_lock, "done", [held.counsel], workers=4).missing == []
     held.hold(reason="once more")
     with pytest.raises(UsageError, match="not for the holds that stand now"):
-        hold_release.accept(held.store, done.document, {})
+        hold_release.accept(held.store, done.document, {}, trust=None)
     assert len(release_hold(held.store, held.object_lock, "done", [held.host], workers=4).missing) == 1
     record(held.store, held.host, "released", {"file": old.key, "sha256": old.sha256})
     assert any("does not name the hold of entry" in str(finding) for finding in against_bundle(held.store))
@@ -218,7 +223,7 @@ def test_one_owner_does_not_sign_twice_and_a_removed_one_does_not_count(held, ma
     spare = make_key("spare")
     names = dict(zip([*held.keys, spare.public.fingerprint], (["host"], ["counsel"], ["host"]), strict=True))
     held.hold(release_keys=list(names), release_owners=names)
-    document = hold_release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done", trust=None)
     done = held.carry_out(document, [held.host, spare])
     assert "2 of them signed, all of 1 owner" in done.missing[1]
     trust = allowed_signers.load(signers_file(tmp_path / "fewer", host=(held.host, spare)))
@@ -315,7 +320,7 @@ def test_nobody_who_is_not_listed_says_that_a_hold_without_keys_has_ended(
     trust = allowed_signers.load(signers_file(tmp_path / "allowed", host=(provider,)))
     assert put_hold(there, provider, TERMS).is_held
     stranger = make_key("stranger")
-    document = hold_release.prepare(there[0], "mine now")
+    document = hold_release.prepare(there[0], "mine now", trust=None)
     documents.keep(there[0], document, [stranger])
     record(there[0], stranger, "released", document.named)
     log, kept = custody_log.read(there[0]), documents.read_all(there[0])[0]
@@ -350,7 +355,7 @@ def test_a_stranger_makes_no_hold_another_locations_to_spare_owners_their_signat
     words = ("hold", "release", held.url, "-c", held.case, "--reason", "done", "--key")
     assert call(*words, make_key.path_of("host")).code == 3
     assert held.is_held()
-    document = hold_release.prepare(held.store, "done, whatever the list says")
+    document = hold_release.prepare(held.store, "done, whatever the list says", trust=None)
     documents.keep(held.store, document, [held.host])
     record(held.store, held.host, "released", document.named)
     log, kept = custody_log.read(held.store), documents.read_all(held.store)[0]
@@ -384,7 +389,7 @@ def test_a_hold_that_was_released_twice_is_still_known_as_released(there, locked
 
 
 def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
-    document = hold_release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done", trust=None)
     put_hold((held.store, held.object_lock), held.host, TERMS, reason="without keys")
     with pytest.raises(BusyError, match="have changed meanwhile"):
         held.carry_out(document, [held.host, held.counsel])
@@ -393,7 +398,7 @@ def test_a_hold_that_comes_between_the_release_and_its_end_is_not_ended(held):
 
 def test_signatures_of_strangers_on_a_release_that_comes_by_mail_are_left_out(held, make_key, provider):
     stranger = make_key("stranger")
-    document = hold_release.prepare(held.store, "done")
+    document = hold_release.prepare(held.store, "done", trust=None)
     file = mailed(held.exchange, document, held.counsel, stranger, provider)
     words = ("hold", "release", held.url, "-c", held.case, file)
     released = call(*words)
@@ -407,10 +412,10 @@ def test_signatures_of_strangers_on_a_release_that_comes_by_mail_are_left_out(he
 
 def test_a_release_that_strangers_have_signed_is_not_preferred(held, make_key, ticking):
     """Else whoever may write there keeps the owners' signatures apart."""
-    document, other = (hold_release.prepare(held.store, "done") for _ in range(2))
+    document, other = (hold_release.prepare(held.store, "done", trust=None) for _ in range(2))
     held.carry_out(document, [held.host])
     documents.keep(held.store, other, [make_key("stranger"), make_key("another")])
-    assert hold_release.prepare(held.store, "done").key == document.key
+    assert hold_release.prepare(held.store, "done", trust=None).key == document.key
 
 
 def test_status_shows_a_release_that_waits_for_an_owner(held, make_key):
@@ -444,18 +449,18 @@ def test_status_shows_a_release_that_waits_for_an_owner(held, make_key):
 
 def test_status_says_when_a_hold_without_a_legal_hold_ends(held):
     until = soon(days=3)
-    held.carry_out(hold_release.prepare(held.store, "done"), [held.host, held.counsel])
-    assert hold_release.waiting(held.store) == []
+    held.carry_out(hold_release.prepare(held.store, "done", trust=None), [held.host, held.counsel])
+    assert hold_release.waiting(held.store, trust=None) == []
     terms = {"release_keys": held.keys, "release_quorum": 2}
     details = {"until": until.isoformat(), "legal": False, "mode": "COMPLIANCE", **terms}
     record(held.store, held.host, "held", details)
-    held.carry_out(hold_release.prepare(held.store, "done"), [held.host])
-    (waiting,) = hold_release.waiting(held.store)
+    held.carry_out(hold_release.prepare(held.store, "done", trust=None), [held.host])
+    (waiting,) = hold_release.waiting(held.store, trust=None)
     assert waiting.until == until
-    held.carry_out(hold_release.prepare(held.store, "done"), [held.counsel])
+    held.carry_out(hold_release.prepare(held.store, "done", trust=None), [held.counsel])
     record(held.store, held.host, "held", {**details, "until": soon(days=-1).isoformat()})
-    held.carry_out(hold_release.prepare(held.store, "done"), [held.host])
-    assert hold_release.waiting(held.store) == []  # it has ended by itself
+    held.carry_out(hold_release.prepare(held.store, "done", trust=None), [held.host])
+    assert hold_release.waiting(held.store, trust=None) == []  # it has ended by itself
 
 
 def test_an_owner_sees_what_is_signed_before_it_is(held, make_key):

@@ -1,5 +1,6 @@
 """Where no log can be followed, delta passes find what a source writes; the cutover takes the last one."""
 
+import math
 import secrets
 import sqlite3
 import threading
@@ -410,7 +411,9 @@ def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message(tmp_pat
     notes = []
     store = open_location(str(tmp_path))
     source = BrokenSource("app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), store)
-    follower = DeltaFollower(source, cancellation=CancellationToken(), note=notes.append)
+    follower = DeltaFollower(
+        source, cancellation=CancellationToken(), note=notes.append, limit_seconds=math.inf
+    )
     follower.start()
     follower.join(60)
     assert "ZeroDivisionError: a defect" in str(follower.state().stopped[0])
@@ -739,7 +742,7 @@ class Passes:
 
 
 def delta_follower(source, notes):
-    return DeltaFollower(source, cancellation=source, note=notes.append)
+    return DeltaFollower(source, cancellation=source, note=notes.append, limit_seconds=math.inf)
 
 
 def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatch):

@@ -1,6 +1,7 @@
 """A follower captures and applies by itself, whatever is away for a while; what stops one source leaves the others."""
 
 import contextlib
+import math
 import threading
 
 import psycopg
@@ -24,7 +25,10 @@ CREATE TABLE entries (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, accoun
 def following(store, *sources):
     """Followers of some sources, and the notes that they make."""
     token, notes = CancellationToken(), []
-    followers = [Follower(source, store, cancellation=token, note=notes.append) for source in sources]
+    followers = [
+        Follower(source, store, cancellation=token, note=notes.append, limit_seconds=math.inf)
+        for source in sources
+    ]
     for source, follower in zip(sources, followers, strict=True):
         source.folder(store).begin()
         follower.start()

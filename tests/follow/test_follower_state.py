@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import SimpleNamespace
 
@@ -75,7 +76,7 @@ class Source:
 
 def follower(source, notes=None):
     notes = [] if notes is None else notes
-    return Follower(source, None, cancellation=CancellationToken(), note=notes.append)
+    return Follower(source, None, cancellation=CancellationToken(), note=notes.append, limit_seconds=math.inf)
 
 
 def test_lag_and_rate_are_told_where_the_end_is_known():
@@ -225,11 +226,11 @@ class Time:
         self.on_wait(len(self.waits))
 
 
-def timed_follower(monkeypatch, source, time, notes=None, **options):
+def timed_follower(monkeypatch, source, time, notes=None, limit_seconds=math.inf):
     monkeypatch.setattr(follower_module, "time", time)
     monkeypatch.setattr(retry_pauses, "_FIRST_SECONDS", 1.0)
     note = [].append if notes is None else notes.append
-    return Follower(source, None, cancellation=time, note=note, **options)
+    return Follower(source, None, cancellation=time, note=note, limit_seconds=limit_seconds)
 
 
 def alive(is_alive):

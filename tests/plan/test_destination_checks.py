@@ -35,5 +35,5 @@ def test_keys_classes_and_locks_that_a_destination_does_not_take_are_in_the_plan
 
 
 def warnings_of(planned, url):
-    [checked] = check_destinations([planned], {"shop": Endpoint(url)})
+    [checked] = check_destinations([planned], {"shop": Endpoint(url)}, examined=None, locations=())
     return checked.warnings

@@ -32,7 +32,19 @@ class Clock:
 def live(works, *ratios, left=None):
     notes, clock = Notes(), Clock()
     deadline = None if left is None else datetime.now(UTC) + timedelta(seconds=left)
-    return LiveForecast(notes, works, past(*ratios), deadline=deadline, clock=clock), notes, clock
+    return (
+        LiveForecast(
+            notes,
+            works,
+            past(*ratios),
+            deadline=deadline,
+            clock=clock,
+            not_counted=(),
+            on_renewed=lambda _forecast: None,
+        ),
+        notes,
+        clock,
+    )
 
 
 def advance(forecast, clock, seconds, size_bytes):

@@ -95,7 +95,7 @@ def test_tables_fit_the_terminal_and_break_no_number(width):
     )
     sources = [source("customers-of-the-shop", size_bytes=123_456_789), source("b")]
     console, written = console_in_memory(width)
-    draw_forecast(console, shown)
+    draw_forecast(console, shown, detailed=True)
     _draw_sources(console, sources)
     lines = written.getvalue().splitlines()
     assert max(map(len, lines)) <= width, written.getvalue()

@@ -125,7 +125,9 @@ def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
 
 def test_a_file_that_only_holds_room_waits_for_no_limit(tmp_path):
     waits: list[float] = []
-    store = RateLimited(LocalStore(tmp_path), RateLimiter(1024, sleep=waits.append))
+    store = RateLimited(
+        LocalStore(tmp_path), RateLimiter(1024, sleep=waits.append), at_once_bytes=0, cancellation=None
+    )
     store.keep_room("room", 2**20)
     assert (waits, store.stat("room").size_bytes) == ([], 2**20)
 
@@ -133,7 +135,7 @@ def test_a_file_that_only_holds_room_waits_for_no_limit(tmp_path):
 def test_a_lease_and_a_record_do_not_wait_and_count(tmp_path):
     waits: list[float] = []
     limiter = RateLimiter(1024, sleep=waits.append)
-    store = RateLimited(LocalStore(tmp_path), limiter, at_once_bytes=100)
+    store = RateLimited(LocalStore(tmp_path), limiter, at_once_bytes=100, cancellation=None)
     limiter.count(2**20)
     lease = store.create("lease", b"1")
     store.replace("lease", b"22", etag=lease.etag)
@@ -144,7 +146,7 @@ def test_a_lease_and_a_record_do_not_wait_and_count(tmp_path):
 
 def test_what_waits_when_it_is_cancelled_is_not_written(tmp_path):
     cancellation, limiter = CancellationToken(), RateLimiter(1024)
-    store = RateLimited(LocalStore(tmp_path), limiter, cancellation=cancellation)
+    store = RateLimited(LocalStore(tmp_path), limiter, cancellation=cancellation, at_once_bytes=0)
     limiter.count(2**30)
     with ThreadPoolExecutor(2) as pool:
         large = pool.submit(store.put, "large", bytes(SMALL_BYTES + 1))

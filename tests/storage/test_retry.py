@@ -392,7 +392,7 @@ def test_what_is_sent_again_counts_and_waits_for_no_limit(local):
     limiter = RateLimiter(2**21, clock=lambda: sum(waits), sleep=waits.append)
     faulty = Faulty(local, FaultPlan(Fault("put", fail(GONE_AWAY), times=3)))
     tried_again = Retrying(faulty, RetryPolicy(cancellation=Waits()), on_resent=limiter.count)
-    RateLimited(tried_again, limiter).put("a", bytes(2**20))
+    RateLimited(tried_again, limiter, at_once_bytes=0, cancellation=None).put("a", bytes(2**20))
     assert waits == [0.5], "it waited once, for what it sent first"
     assert limiter.settle()[0] == 4 * 2**20
 

@@ -64,7 +64,7 @@ def test_what_a_hold_on_the_source_denies_is_not_denied_at_the_destination(
 ) -> None:
     """Neither after a sync nor after a restore: nobody could delete anything there."""
     shop, synced, restored = configured(minio), make_shop(other_minio), make_shop(other_minio)
-    holds, file = {"media": BucketHold(shop.url)}, tmp_path / "undo.json"
+    holds, file = {"media": BucketHold(shop.url, try_as="", secrets=None)}, tmp_path / "undo.json"
     place(file, holds)
     try:
         done = Move(shop, synced).run()
@@ -86,7 +86,7 @@ def test_what_a_hold_sets_at_the_source_is_not_set_at_the_destination(
     move = Move(configured(minio), make_locked(other_minio), record=str(tmp_path / "record"))
     assert move.run().settings["policy"] == "written"
     move.source.boto.delete_bucket_policy(Bucket=move.source.name)
-    holds, file = {"media": BucketHold(move.source.url)}, tmp_path / "undo.json"
+    holds, file = {"media": BucketHold(move.source.url, try_as="", secrets=None)}, tmp_path / "undo.json"
     place(file, holds)
     try:
         done = move.run(delete=True)

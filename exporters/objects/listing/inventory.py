@@ -72,7 +72,7 @@ class Totals(Struct, frozen=True):
 class Inventory:
     """A finished inventory. Thread-safe."""
 
-    def __init__(self, workspace: Workspace, totals: Totals, selection: Selection = EVERYTHING) -> None:
+    def __init__(self, workspace: Workspace, totals: Totals, selection: Selection) -> None:
         self.totals = totals
         self.selection = selection
         self.workspace = workspace

@@ -32,7 +32,7 @@ class Transactions:
     transactions rely on them.
     """
 
-    def __init__(self, received: int, skip: Skip | None = None) -> None:
+    def __init__(self, received: int, skip: Skip | None) -> None:
         self.received = received
         self._skip = skip
         self._begin: Message | None = None

@@ -176,7 +176,7 @@ def without_secrets(script: bytes) -> bytes:
     return _OPTIONS.sub(lambda match: _SECRET.sub(rb"\1 ''", match[0]), script)
 
 
-def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str = "") -> bytes:
+def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str) -> bytes:
     """Return roles and their memberships, without passwords and settings that are secret; ``about``: the source, for
     errors. Raises ``SourceNotAllowedError`` if that is not permitted.
     """

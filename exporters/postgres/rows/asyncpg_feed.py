@@ -151,7 +151,7 @@ class _Received(asyncio.BufferedProtocol):
     ``are_text``, in COPY's text format, become lines of CSV by the compiled core.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, are_text: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, are_text: bool) -> None:
         self._loop = loop
         self._are_text = are_text
         self.buffer = bytearray(_HEAD + LONG_BYTES + _READ_BYTES)
@@ -253,7 +253,7 @@ def _as_csv(line: bytes) -> bytes:
 
 
 def copy_stream(
-    connection: Any, loop: asyncio.AbstractEventLoop, statement: str, *, are_text: bool = False
+    connection: Any, loop: asyncio.AbstractEventLoop, statement: str, *, are_text: bool
 ) -> RowBlocks:
     """Run a COPY to the client on an asyncpg connection, or several, separated by semicolons. Yield the rows of each,
     then the server's count of them. ``are_text``: rows arrive in COPY's text format, and are lines of CSV here. Raises

@@ -100,7 +100,7 @@ def left_behind_lines(
     printed: Iterable[MoveoutError],
     words: ErrorWords,
     case_option: str,
-    unlisted: Collection[str] = (),
+    unlisted: Collection[str],
 ) -> tuple[list[str], str]:
     """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it. The
     reasons of errors that were ``printed`` are not repeated. ``case_option`` names the case file, ``unlisted`` the
@@ -137,7 +137,7 @@ def draw_left_behind(
     left_behind: LeftBehind | None,
     errors: Iterable[MoveoutError],
     case_option: str,
-    unlisted: Collection[str] = (),
+    unlisted: Collection[str],
 ) -> None:
     """Print what was seen on the servers of a case and is not in it. ``errors`` were printed before."""
     sentences, step = left_behind_lines(left_behind, errors, console.errors, case_option, unlisted)

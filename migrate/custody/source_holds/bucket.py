@@ -35,7 +35,7 @@ _MINIO_BUCKET = [*_BUCKET, "s3:ForceDeleteBucket"]
 class BucketHold(SourceHold):
     """See ``SourceHold``. ``try_as`` is the AWS profile of an ordinary account with which deletion is tried."""
 
-    def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None, try_as: str = "") -> None:
+    def __init__(self, url: str, *, secrets: Mapping[str, str] | None, try_as: str) -> None:
         self._settings = BucketSettings(url, secrets=secrets)
         self.url = self._settings.url
         self._tried_as = _as(self._settings.s3_location, try_as) if try_as else None

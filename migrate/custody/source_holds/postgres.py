@@ -78,7 +78,7 @@ _SHOWN = 20
 class PostgresHold(SourceHold):
     """See ``SourceHold``."""
 
-    def __init__(self, url: str, secrets: Mapping[str, str] = {}) -> None:
+    def __init__(self, url: str, secrets: Mapping[str, str]) -> None:
         self._address = parse_url(url, secrets)
         self.url = self._address.url
         self._connection = connect(self._address, "moveout hold")

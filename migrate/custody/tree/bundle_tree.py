@@ -106,7 +106,7 @@ def _unsigned(tree: Tree) -> Checkpoint:
     return Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
 
 
-def build_tree(store: Store, seed: bytes = b"") -> Tree:
+def build_tree(store: Store, seed: bytes) -> Tree:
     """Compute the tree from the index and the catalog; with a new seed unless one is given."""
     reader = BundleReader(store)
     seed = seed or secrets.token_bytes(leaves.SEED_BYTES)

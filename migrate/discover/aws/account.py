@@ -66,9 +66,7 @@ class _Inventory:
     sizes are not asked for.
     """
 
-    def __init__(
-        self, connection: AwsConnection, pool: Executor, note: Note, *, names_only: bool = False
-    ) -> None:
+    def __init__(self, connection: AwsConnection, pool: Executor, note: Note, *, names_only: bool) -> None:
         self.gaps: list[str] = []
         self._connection = connection
         self._pool = pool

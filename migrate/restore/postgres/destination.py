@@ -97,7 +97,7 @@ def create_database(
         return _create(connection, name, list(_clauses(reader, source)), address.url)
 
 
-def create_statement(name: str, clause: str = "") -> str:
+def create_statement(name: str, clause: str) -> str:
     """Return the statement that makes a database."""
     return f"CREATE DATABASE {quote_name(name)} TEMPLATE template0{clause}"
 

@@ -119,7 +119,7 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
     return location
 
 
-def parse_account(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
+def parse_account(url: str, *, secrets: Mapping[str, str] | None) -> S3Location:
     """Parse the URL of a whole account: ``s3://?profile=NAME``, or one whose bucket is a pattern. The location names no
     bucket. Raises ``UsageError``.
     """

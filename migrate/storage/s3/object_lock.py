@@ -38,7 +38,7 @@ _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE
 class S3ObjectLock:
     """See ``ObjectLock``."""
 
-    def __init__(self, s3_location: client.S3Location, note: Note | None = None) -> None:
+    def __init__(self, s3_location: client.S3Location, note: Note | None) -> None:
         self._prefix = s3_location.folder
         self._bucket = s3_location.bucket
         self._http = HttpClient.of(s3_location)

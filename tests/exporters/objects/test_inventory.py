@@ -263,7 +263,7 @@ def test_a_shard_that_is_gone_is_an_error_with_its_name():
     name = next(name for name in workspace.names(shards.FOLDER) if name.endswith(".parquet"))
     workspace.delete(name)
     with pytest.raises(FileNotFoundError, match=name):
-        list(all_of(Inventory(workspace, made.totals)))
+        list(all_of(Inventory(workspace, made.totals, selection=EVERYTHING)))
 
 
 def test_times_are_those_of_the_listing_to_the_microsecond():

@@ -367,7 +367,7 @@ def check_messages(monkeypatch, stream: bytes) -> None:
 
     def cut() -> object:
         with asyncio.Runner() as runner:
-            arrived = asyncpg_feed._Received(runner.get_loop())
+            arrived = asyncpg_feed._Received(runner.get_loop(), are_text=False)
             arrived.get_buffer(0)[: len(stream)] = stream
             arrived.buffer_updated(len(stream))
             try:

@@ -67,9 +67,7 @@ FollowUp = Callable[[Item, Headers], Request | None]
 class Requests:
     """Sends requests to one bucket and tries them again. Thread-safe: all threads share connections and retries."""
 
-    def __init__(
-        self, http: HttpClient, cancellation: CancellationToken, *, note: Note | None = None
-    ) -> None:
+    def __init__(self, http: HttpClient, cancellation: CancellationToken, *, note: Note | None) -> None:
         self.http = http
         self.cancellation = cancellation
         self.retry = _BucketRetry(http, cancellation, note)

@@ -26,7 +26,7 @@ def acl_query(version: str) -> dict[str, str]:
     return {"acl": ""} | ({"versionId": version} if version else {})
 
 
-def read_request(summary: ObjectSummary, *, body: bool = True, whole: bool = True) -> Request:
+def read_request(summary: ObjectSummary, *, body: bool, whole: bool) -> Request:
     """Return the request for the version of an object that was listed, with its checksum; without ``body`` for its
     headers. Not ``whole``: for ranges of it, which the caller names; where it has no ETag they are of the object of its
     time, which is rounded up to whole seconds, as some servers compare.
