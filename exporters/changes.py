@@ -202,8 +202,8 @@ class ChangeLog(Protocol):
 
     def open_base(self, note: Note = ...) -> AbstractContextManager[ChangeBase]:
         """Make what the server needs to keep changes, instead of what an earlier run made under the same name, and take
-        the snapshot; ``note`` hears what that waits for. Raises ``SourceError``; nothing of it stays at the server
-        then, nor where the context ends by an error.
+        the snapshot; ``note`` is called with what that waits for. Raises ``SourceError``; nothing of it stays at the
+        server then, nor where the context ends by an error.
         """
         ...
 

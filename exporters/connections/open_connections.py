@@ -49,7 +49,7 @@ def waking(url: str, owner: Owner, wake: Callable[[Owner], object]) -> Owner:
 
 def waking_socket(url: str, owner: Owner, file_number: Callable[[Owner], int]) -> Owner:
     """Return the same of what waits for a socket; ``file_number`` returns the number of its file. A connection that the
-    network has dropped can be told then: see ``hang_up_lost``.
+    network has dropped can be recognized then: see ``hang_up_lost``.
     """
     with _lock:
         _numbers[owner] = file_number

@@ -61,7 +61,7 @@ def has_answered(is_meant: Callable[[str], bool]) -> bool:
 
 @contextmanager
 def left_out(is_meant: Callable[[str], bool]) -> Iterator[None]:
-    """As long as the context lasts, connect no more to a server that is silent: who asks for it hears so at once."""
+    """As long as the context lasts, connect no more to a server that is silent: whoever tries gets an error at once."""
     _left_out.append(is_meant)
     try:
         yield

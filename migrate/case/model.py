@@ -72,7 +72,7 @@ class Endpoint(Struct, frozen=True):
 
 
 class Notify(Struct, frozen=True):
-    """Who hears of a run: a program that gets each event as JSON on its standard input, a URL that gets it by POST."""
+    """Who is notified of a run: a program gets each event as JSON on its standard input, a URL gets it by POST."""
 
     command: str = ""
     url: str = ""

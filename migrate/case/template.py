@@ -18,7 +18,7 @@ name = "acme"
 deadline = 2026-11-29T18:00:00Z
 # So long before it the bundle is sealed, complete or not, so that it can still travel. What is left goes on after that.
 # reserve = "30m"
-# Who hears when a stage ends, when something is missing, and when the forecast passes the deadline.
+# Who is notified when a stage ends, when something is missing, and when the forecast passes the deadline.
 # notify = { command = "./tell-the-team", url = "https://hooks.example/moveout" }
 
 # What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits, "-" and "_".

@@ -121,7 +121,7 @@ class RereadingWriter(Protocol):
 
 
 class Applying:
-    """Brings one destination up to what lies at the location. ``report`` hears of every commit."""
+    """Brings one destination up to what lies at the location. ``report`` is called after every commit."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ class Carried(Struct):
 
 
 class ByFile:
-    """See ``migrate.transfer.counters.Counter``: keeps what is told, file by file."""
+    """See ``migrate.transfer.counters.Counter``: keeps the counts of each file."""
 
     def __init__(self, files: Sequence[SealedFile], progress: Progress) -> None:
         self._lock = threading.Lock()

@@ -231,7 +231,7 @@ class _Dispatch:
                 return
 
     def cancel(self) -> bool:
-        """Take everything back and stop who has begun; tell whether all have come to their end."""
+        """Take everything back and stop who has begun; tell whether all have ended."""
         self._cluster.drop([batch.ticket for batch in self._batches.values()])
         self._batches.clear()
         return _halt(self._cluster, self._job.id)

@@ -26,7 +26,7 @@ from migrate.errors import UsageError
 from migrate.number_text import bytes_words, things
 
 DEADLINE = timedelta(hours=30)
-"""How long the host is taken to stay: nobody else knows it."""
+"""The deadline of a new case file lies so far ahead, until somebody writes the real one."""
 _GONE = " # gone: discover did not find it on "
 _GONE_MARK = re.compile(re.escape(_GONE) + r"\d{4}-\d\d-\d\d")
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*source[ \t]*\]\][^\n]*$", re.MULTILINE)

@@ -270,8 +270,8 @@ class DeltaState(Struct):
 
 
 class DeltaFollower:
-    """Takes passes of one source in a thread of its own. ``note`` hears what fails for a while; what fails for
-    ``limit_seconds`` ends.
+    """Takes passes of one source in a thread of its own. ``note`` is called with what fails for a while; what
+    fails for ``limit_seconds`` ends.
     """
 
     def __init__(

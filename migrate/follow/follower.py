@@ -100,8 +100,8 @@ class _Counts(Struct):
 
 
 def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Callable[[str], None]) -> None:
-    """Run the loop of a thread until it ends, or the run is cancelled. ``errors`` takes what stops it, ``note`` hears
-    of that.
+    """Run the loop of a thread until it ends, or the run is cancelled. ``errors`` takes what stops it; ``note``
+    is called with it.
     """
     try:
         loop()
@@ -118,8 +118,8 @@ def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Call
 
 
 class Follower:
-    """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while; what
-    fails for ``limit_seconds`` ends, and a destination is not waited for any longer to be restored.
+    """Captures and applies one source's changes in threads of its own. ``note`` is called with what fails for a
+    while; what fails for ``limit_seconds`` ends, and a destination is not waited for any longer to be restored.
     """
 
     def __init__(

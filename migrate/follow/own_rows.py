@@ -107,7 +107,7 @@ class OwnRows:
         )
 
     def _is_unknown(self, table: ComparedTable) -> bool:
-        """Tell whether nobody knows what passes have left in a table: those of an older version recorded nothing."""
+        """Tell whether it is unknown what passes have left in a table: those of an older version recorded nothing."""
         has_record = bool(self._record.left or self._record.unsettled or not self._record.passes)
         return table.label in self._unsettled or not (has_record or table.label in self._states)
 

@@ -26,7 +26,7 @@ FIRST_BYTES = 4 * 2**20
 SMALL_BYTES = 256 * 2**10
 """A body up to this size goes at once."""
 _PIECE_SECONDS, _LARGEST_PIECE_BYTES = 0.05, 4 * 2**20
-"""A body leaves in pieces, each what the link carries in this time: after each one may be told to stop."""
+"""A body leaves in pieces, each what the link carries in this time; sending can be stopped after each."""
 _FIRST_WINDOW_SECONDS, _WINDOW_SECONDS = 0.05, 0.25
 _STEP_SECONDS, _LONGEST_STEP_SECONDS = 2.0, 6.0
 _STEP_BYTES = 2 * 2**20

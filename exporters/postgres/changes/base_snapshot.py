@@ -78,7 +78,7 @@ class BaseSnapshot(Struct, frozen=True):
 
 def take_snapshot(connection: psycopg.Connection[Any], note: Note) -> BaseSnapshot:
     """Begin a transaction whose snapshot shows all that was committed before the slot's consistent point; the slot has
-    to exist. ``note`` hears what that waits for. Raises the driver's errors.
+    to exist. ``note`` is called with what that waits for. Raises the driver's errors.
     """
     next_number = _new_number(connection)
     started, reported = time.monotonic(), POLL_SECONDS - AGAIN_SECONDS

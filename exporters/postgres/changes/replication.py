@@ -25,7 +25,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import wait_for_server
 
 _FEEDBACK_SECONDS = 2.0
-"""So often the server hears of us at least: it ends a connection that is silent for ``wal_sender_timeout``."""
+"""How often we answer the server at least: it ends a connection that is silent for ``wal_sender_timeout``."""
 _PING_SECONDS, _SILENCE_SECONDS = 10.0, 120.0
 """A server that has sent nothing for so long is asked for an answer; one that gives none is cut off from us. A network
 that drops packets without a word ends no connection. A server may be silent while it decodes what nobody publishes.
@@ -168,7 +168,7 @@ class ReplicationStream:
                     if time.monotonic() - self._answered >= _FEEDBACK_SECONDS / 2:
                         self._answer()
             except psycopg.Error:
-                return  # who receives or acknowledges next hears of it
+                return  # the next ``receive`` or ``acknowledge`` raises it
 
     def _answer(self) -> None:
         """Send the status; the lock must be held."""

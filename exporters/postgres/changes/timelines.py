@@ -1,7 +1,7 @@
 """Timelines: a standby that is promoted writes a log of its own from some position on.
 
 What was captured beyond that position belongs to another history than the server's. PostgreSQL documentation,
-"Timelines" and "Streaming Replication Protocol" (TIMELINE_HISTORY). By SQL a server has no word for that, but its file.
+"Timelines" and "Streaming Replication Protocol" (TIMELINE_HISTORY). By SQL the history can only be read from its file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Timeline(Struct, frozen=True):
     def lost_from(self, acknowledged: int, after: int) -> int | None:
         """Return from which position on what was captured is not in this history; None where all of it is. Everything
         before ``after`` was captured, and the server's slot knows of everything before ``acknowledged``, so that lies
-        in this history. Of the rest nobody knows where the switches are not known.
+        in this history. Where the switches are not known, nothing is certain about the rest.
         """
         if not self.is_known:
             return acknowledged if acknowledged < after else None

@@ -31,7 +31,7 @@ _LAST_SECONDS = 15.0
 
 
 class Listener(Protocol):
-    """Somebody who hears how far a command is."""
+    """Is notified how far a command is."""
 
     def look(self, state: ProgressState) -> None:
         """Take the present state; called every second."""

@@ -1,4 +1,4 @@
-"""Who else hears how far a command is: whoever asks the location."""
+"""Keeps at the location how far a command is, for ``moveout status`` on any machine."""
 
 from __future__ import annotations
 

@@ -67,14 +67,14 @@ class SourceHold(Protocol):
         return bool(value == other)
 
     def mark(self) -> str:
-        """Return what tells at this source what was begun before from what is begun from now on: the sessions that
-        there are, its own clock's time, or a number that it counts.
+        """Return a mark that separates what was begun at this source before from what is begun from now on: the
+        sessions that there are, its own clock's time, or a number that it counts.
         """
         return datetime.now(UTC).isoformat()
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
-        """Return by what ways something may still be deleted or written although all settings are in force: asked and
-        tried, not assumed. ``since``: the mark of when the settings were complete, None where nobody knows.
+        """Return the ways by which something may still be deleted or written although all settings are in force: asked
+        and tried, not assumed. ``since``: the mark of when the settings were complete, None where that is unknown.
         """
         ...
 

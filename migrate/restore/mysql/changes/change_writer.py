@@ -410,12 +410,12 @@ class MysqlChangeWriter:
                 table.destination = None
 
     def _begin(self) -> None:
-        """Begin a transaction. Before the first one, and where it has changed, the server hears the events' format."""
+        """Begin a transaction. Before the first one, and where it has changed, send the events' format."""
         if self._is_open:
             return
         if self._format and not _is_same_format(self._format, self._loaded):
             self._run([self._format])
-            if not self._connection.is_mariadb:  # now it waits to be told the number of the transaction
+            if not self._connection.is_mariadb:  # now it waits for the number of the transaction
                 self._connection.run("SET SESSION gtid_next = 'AUTOMATIC'")
             self._loaded = self._format
         self._connection.run("BEGIN")
