@@ -41,7 +41,7 @@ def rows_file(done: DoneUnit) -> str:
     return str(done.outcome.facts.get("rows", f"rows/{done.unit.id}.parquet"))
 
 
-Listed = tuple[int, ObjectSummary]
+NumberedObject = tuple[int, ObjectSummary]
 """A row of a shard of the inventory, and the object in it."""
 
 
@@ -76,12 +76,12 @@ class Packing(Struct, frozen=True):
         )
         return self._outcome(done.unit, pack, table, earlier)
 
-    def _listed(self, unit: Unit) -> list[Listed]:
+    def _listed(self, unit: Unit) -> list[NumberedObject]:
         spec = unit.spec
         listed = self.inventory.included(spec["shard"], spec["start"], spec["rows"])
         return [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
 
-    def _write(self, listed: Sequence[Listed], name: str) -> _Pack:
+    def _write(self, listed: Sequence[NumberedObject], name: str) -> _Pack:
         ordered, versions = self.inventory.totals.ordered, self.inventory.totals.versions
         markers = [pair for pair in listed if pair[1].is_delete_marker] if versions else []
         small = [pair for pair in listed if not pair[1].is_delete_marker] if markers else listed

@@ -41,14 +41,6 @@ from migrate.cli.common.options import (
 )
 from migrate.cli.common.session import Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
-from migrate.cli.common.source_summary import (
-    SourceFailure,
-    SummaryLine,
-    draw_gaps,
-    draw_left_behind,
-    draw_summary,
-    left_out_line,
-)
 from migrate.cli.common.source_words import export_to_last
 from migrate.cli.common.sources import (
     chosen_sources,
@@ -60,6 +52,14 @@ from migrate.cli.common.sources import (
     with_empty_allowed,
     with_follow,
     with_selection,
+)
+from migrate.cli.common.summary_lines import (
+    SourceFailure,
+    SummaryLine,
+    draw_gaps,
+    draw_left_behind,
+    draw_summary,
+    left_out_line,
 )
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb

@@ -22,9 +22,9 @@ from migrate.changes.delta_record import DeltaRecord
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationAndDestinations, one_location
 from migrate.cli.common.session import Session
-from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.source_words import locations_and_sources
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
+from migrate.cli.common.summary_lines import SummaryLine, draw_summary
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
 from migrate.engines import registry

@@ -24,7 +24,6 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFileHere, SourcePairs, case_here
 from migrate.cli.common.rich_terminal import make_table
 from migrate.cli.common.session import Session, export_workers
-from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import (
     chosen_sources,
     destinations_in,
@@ -33,6 +32,7 @@ from migrate.cli.common.sources import (
     open_sources,
     typed_sources,
 )
+from migrate.cli.common.summary_lines import SourceFailure, draw_left_behind
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.discover.left_behind import ask_case_servers, find_left_behind, unlisted_servers

@@ -22,13 +22,13 @@ from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions
-from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
     chosen_destinations,
     load_case,
     without_left_out,
 )
+from migrate.cli.common.summary_lines import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
 from migrate.cli.progress.announcements import StatusPage, announced

@@ -23,8 +23,8 @@ from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFileHere, case_here, one_location
 from migrate.cli.common.session import BEGIN_ANEW, Session
-from migrate.cli.common.source_summary import draw_gaps, left_out_line
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.summary_lines import draw_gaps, left_out_line
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.cli.progress.destination_status import (

@@ -18,9 +18,9 @@ from migrate.cli.common.dry_run import DryRun, WouldDo, problems_of
 from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Overwrite, SelectionOptions, Yes
 from migrate.cli.common.session import Answer, Session, export_workers
 from migrate.cli.common.signing_keys import SigningOptions
-from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.source_words import parse_pairs
 from migrate.cli.common.sources import load_case, with_known_secrets
+from migrate.cli.common.summary_lines import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.terminal import Console, Heading
 from migrate.cli.common.verb import verb
 from migrate.cli.moves.bucket_sync import Synced, make_bucket, run_sync

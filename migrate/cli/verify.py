@@ -23,7 +23,6 @@ from migrate.cli.common.options import CaseFile, LocationWord, location_and_sour
 from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signatures import CheckedSignatures, check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
-from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
     given_destinations,
@@ -32,6 +31,7 @@ from migrate.cli.common.sources import (
     with_known_secrets,
     without_left_out,
 )
+from migrate.cli.common.summary_lines import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.cli.progress.progress_reports import reported

@@ -17,7 +17,7 @@ from exporters.engine import LocatedRows, PartReader
 from exporters.row_digest import RowsDigest
 from migrate.number_text import things
 from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, key_reader, row_differences
-from migrate.repair.row_sides import Sides, located_side
+from migrate.repair.row_sides import TableSides, located_side
 from migrate.runtime.cancellation import CancellationToken
 
 RETRIED_ROWS = 1000
@@ -117,7 +117,7 @@ class TablePair(Struct, frozen=True):
     label: str
     columns: Sequence[str]
     rows: int
-    open_sides: Callable[[], Sides]
+    open_sides: Callable[[], TableSides]
 
 
 class TableRepair(Struct):

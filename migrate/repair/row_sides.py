@@ -76,7 +76,7 @@ class RowSide(Protocol):
         ...
 
 
-class Sides(NamedTuple):
+class TableSides(NamedTuple):
     """A table at both sides. ``hash_name``: the servers' hash by which its rows are summed, "" for that of bundles."""
 
     source: RowSide
@@ -176,11 +176,13 @@ def located_side(rows: LocatedRows, schema: str, name: str) -> RowSide:
     return HashedSide(lambda take: rows.each_located(schema, name, take))
 
 
-def live_sides(source: LiveRows, destination: LocatedRows, schema: str, name: str) -> Sides:
+def live_sides(source: LiveRows, destination: LocatedRows, schema: str, name: str) -> TableSides:
     """Return a table at two live databases as sides, hashed by the servers where both can do the same."""
     if isinstance(source, HashedRows) and isinstance(destination, HashedRows):
         hash_name = source.hash_name(schema, name)
         if hash_name and hash_name == destination.hash_name(schema, name):
-            return Sides(ServerSide(source, schema, name), ServerSide(destination, schema, name), hash_name)
+            return TableSides(
+                ServerSide(source, schema, name), ServerSide(destination, schema, name), hash_name
+            )
     here = HashedSide.of_texts(partial(source.each, schema, name))
-    return Sides(here, located_side(destination, schema, name))
+    return TableSides(here, located_side(destination, schema, name))

@@ -18,7 +18,7 @@ from migrate.errors import IncompleteError, NotEmptyError, UsageError
 from migrate.number_text import list_words
 from migrate.restore.common.api import CreateDestination, RestoreOutcome, Restorer, RestoreRequest, Retry
 from migrate.restore.common.left_out import FinishedRestore, lacking_of, now_there, subject_of, unique
-from migrate.restore.common.selection import LEFT_OUT, Selection
+from migrate.restore.common.selection import LEFT_OUT, RestoreSelection
 
 
 def restorer_of(engine: Engine) -> Restorer:
@@ -161,13 +161,13 @@ def _interrupted(
     return replace(
         request,
         reader=reader,
-        only=Selection.split_words(record.only),
+        only=RestoreSelection.split_words(record.only),
         earlier=[other for other in earlier if other.finished] if continues else (),
     )
 
 
-def _selection_of(record: FinishedRestore) -> Selection:
-    return Selection.parse(Selection.split_words(record.only))
+def _selection_of(record: FinishedRestore) -> RestoreSelection:
+    return RestoreSelection.parse(RestoreSelection.split_words(record.only))
 
 
 class _Lacking(Struct, frozen=True):

@@ -19,7 +19,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
-from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
+from migrate.storage.s3.listing.ordered_listing import ListedObjects, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
 from migrate.storage.s3.own_objects import is_own
@@ -54,7 +54,7 @@ def compare_bucket(request: ComparisonRequest) -> SourceComparison:
     if history and not destination.versioning():
         findings.append(Finding(destination.url, "keeps no versions: only current ones were compared"))
         history = False
-    listed = ListedVersions(destination.list_versions()) if history else Listed(destination.list())
+    listed = ListedVersions(destination.list_versions()) if history else ListedObjects(destination.list())
     try:
         progress.begin(f"compare {source}", items=listed.count, size_bytes=0, of=SourceTask(source))
         if isinstance(listed, ListedVersions):
@@ -85,7 +85,9 @@ def compare_bucket(request: ComparisonRequest) -> SourceComparison:
     return SourceComparison(findings)
 
 
-def _matched_objects(request: ComparisonRequest, prefix: str, listed: Listed) -> Iterator[Pair | Finding]:
+def _matched_objects(
+    request: ComparisonRequest, prefix: str, listed: ListedObjects
+) -> Iterator[Pair | Finding]:
     """Yield the objects of the bundle, each with that of the bucket, or what is wrong where it has none."""
     for row in object_rows(request.reader, request.source):
         if row.is_delete_marker or not row.is_latest:
@@ -160,7 +162,7 @@ def _what(is_delete_marker: bool) -> str:
     return "a delete marker" if is_delete_marker else "a version"
 
 
-def _extra(destination: DestinationBucket, listed: Listed | ListedVersions) -> Iterator[Finding]:
+def _extra(destination: DestinationBucket, listed: ListedObjects | ListedVersions) -> Iterator[Finding]:
     others = (key for key in listed.unmarked() if not is_own(destination, key))
     extra = list(islice(others, _NAMED_EXTRA + 1))
     for key in extra[:_NAMED_EXTRA]:

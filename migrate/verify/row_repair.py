@@ -14,7 +14,7 @@ from migrate.changes.segments import START
 from migrate.errors import UsageError
 from migrate.repair.live_repair import open_repair
 from migrate.repair.repair import RepairDestination, TablePair, TableRepair, repair_tables
-from migrate.repair.row_sides import BundleRows, HashedSide, Sides, located_side
+from migrate.repair.row_sides import BundleRows, HashedSide, TableSides, located_side
 from migrate.runtime.cancellation import CancellationToken
 
 
@@ -44,8 +44,8 @@ def _bundle_pair(
     rows = BundleRows(part_reader, reader, table)
     schema, name = table.schema, table.name
 
-    def open_sides() -> Sides:
-        return Sides(HashedSide.of_texts(rows.each), located_side(destination.rows, schema, name))
+    def open_sides() -> TableSides:
+        return TableSides(HashedSide.of_texts(rows.each), located_side(destination.rows, schema, name))
 
     label = part_reader.label(schema, name)
     columns = rows.columns or destination.rows.columns(schema, name) or ()

@@ -7,7 +7,7 @@ import msgspec
 import psycopg
 import pytest
 
-from migrate.cli.common.source_summary import SummaryLine
+from migrate.cli.common.summary_lines import SummaryLine
 from migrate.cli.common.terminal import ErrorWords
 from migrate.cli.moves.move_summary import MoveSummary
 from tests.cli.conftest import KEYS, call, make_media, make_shop, run

@@ -11,7 +11,7 @@ from exporters.discovery import Discovery, FoundSource
 from exporters.doctor import Examination, Finding, Fix
 from migrate.cli.common import rich_terminal
 from migrate.cli.common.session import Session
-from migrate.cli.common.source_summary import (
+from migrate.cli.common.summary_lines import (
     SourceFailure,
     SummaryLine,
     SummaryRow,

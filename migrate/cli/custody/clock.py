@@ -15,8 +15,8 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import load_trust
-from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.summary_lines import lines_behind
 from migrate.cli.common.terminal import Console, Text
 from migrate.cli.common.verb import verb
 from migrate.custody import cross_checks, documents

@@ -29,8 +29,8 @@ from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, Yes, known_location
 from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
-from migrate.cli.common.source_summary import lines_behind
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.summary_lines import lines_behind
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.custody import cross_checks, documents, hold_release, receipt

@@ -13,7 +13,7 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Case
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.session import Session
-from migrate.cli.common.source_summary import SummaryLine, draw_gaps
+from migrate.cli.common.summary_lines import SummaryLine, draw_gaps
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer

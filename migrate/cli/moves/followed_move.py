@@ -12,7 +12,7 @@ from migrate.changes.change_logs import followable
 from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.segments import START
 from migrate.cli.common.session import Session
-from migrate.cli.common.source_summary import SummaryLine
+from migrate.cli.common.summary_lines import SummaryLine
 from migrate.cli.follow import Followed, run_follow
 from migrate.engines import registry
 from migrate.errors import MoveoutError

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.session import Answer
-from migrate.cli.common.source_summary import (
+from migrate.cli.common.summary_lines import (
     LEFT_OUT,
     SummaryLine,
     SummaryRow,

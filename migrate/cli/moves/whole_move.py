@@ -22,8 +22,8 @@ from migrate.case.overlaps import left_out_on_purpose
 from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer, Session
 from migrate.cli.common.signing_keys import SigningOptions
-from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_out_line
 from migrate.cli.common.sources import destinations_in, expanded
+from migrate.cli.common.summary_lines import LEFT_OUT, SummaryLine, left_out_line
 from migrate.cli.common.terminal import Heading
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export

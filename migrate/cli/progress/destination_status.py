@@ -12,7 +12,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case
-from migrate.cli.common.source_summary import lines_behind
+from migrate.cli.common.summary_lines import lines_behind
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError

@@ -19,7 +19,7 @@ LEFT_OUT = "left-out"
 """The word for what earlier restores left out. Users do not type it."""
 
 
-class Selection(Struct, frozen=True):
+class RestoreSelection(Struct, frozen=True):
     """``definitions`` and ``rows``: whether these are restored; ``tables`` of which tables, in the user's words
     (none: of all). ``left_out``: of the definitions those that earlier restores left out, and the rows of these tables
     (none: of none).
@@ -31,18 +31,18 @@ class Selection(Struct, frozen=True):
     left_out: bool = False
 
     @staticmethod
-    def parse(words: Iterable[str]) -> Selection:
+    def parse(words: Iterable[str]) -> RestoreSelection:
         """Read the values of ``--only``. A table that is called ``schema`` or ``data`` is named with its schema."""
         distinct_words = list(dict.fromkeys(words))
         kinds = {word for word in distinct_words if word in {SCHEMA, DATA}}
         tables = tuple(sorted(word for word in distinct_words if word not in {*kinds, LEFT_OUT}))
         left_out = LEFT_OUT in distinct_words
-        return Selection(not kinds or SCHEMA in kinds, not kinds or DATA in kinds, tables, left_out)
+        return RestoreSelection(not kinds or SCHEMA in kinds, not kinds or DATA in kinds, tables, left_out)
 
     @property
     def is_everything(self) -> bool:
         """Whether nothing is left out."""
-        return self == Selection()
+        return self == RestoreSelection()
 
     @property
     def is_part(self) -> bool:

@@ -18,7 +18,7 @@ from migrate.errors import DamageError, NotEmptyError, UsageError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest, Retry
 from migrate.restore.common.environment import note_database_name
 from migrate.restore.common.left_out import FinishedRestore, lacking_of, unique
-from migrate.restore.common.selection import Selection
+from migrate.restore.common.selection import RestoreSelection
 from migrate.restore.common.table_parts import (
     REPAIR,
     PartFile,
@@ -50,7 +50,7 @@ Label = Callable[[str, str], str]
 
 class State(Struct, frozen=True):
     """What a run was restoring, as the destination records it: the bundle's id, the source, and which part of it was
-    selected (``Selection.words``).
+    selected (``RestoreSelection.words``).
     """
 
     bundle: str
@@ -68,7 +68,7 @@ class TableRestore(Struct, frozen=True):
     tables: Sequence[CatalogRow]
     workers: int
     progress: Progress
-    selection: Selection = field(default_factory=Selection)
+    selection: RestoreSelection = field(default_factory=RestoreSelection)
     views: Sequence[CatalogRow] = ()
     destination_digests: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
     """What comparisons have read of the destination."""
@@ -93,7 +93,7 @@ class TableRestore(Struct, frozen=True):
         """
         reader, source, earlier = request.reader, request.source, request.earlier
         reader.info.source(source)
-        selection = Selection.parse(request.only)
+        selection = RestoreSelection.parse(request.only)
         rows = reader.tables(source)
         chosen = selection.choose(rows)
         tables = [row for row in chosen if row.kind == "table"]
@@ -382,7 +382,7 @@ class DatabaseRestore(Struct, kw_only=True, dict=True):
     """By schema and name of a table, the rows that could not be read."""
 
     @property
-    def selection(self) -> Selection:
+    def selection(self) -> RestoreSelection:
         """Which part is restored."""
         return self.run.selection
 

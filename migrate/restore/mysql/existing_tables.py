@@ -36,7 +36,7 @@ _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 
 def in_the_way(run: TableRestore, destination: MysqlDestination) -> NotEmptyError | None:
-    """Return the error where a table is in the way of a part; see ``Selection.conflict``."""
+    """Return the error where a table is in the way of a part; see ``RestoreSelection.conflict``."""
     connection, schema = destination.connection, quote_literal(destination.address.database)
 
     def has(name: str) -> bool:

@@ -14,7 +14,7 @@ from migrate.restore.objects.lease import RestoreFolder
 from migrate.storage.s3.capability_probe import is_probe_object
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
+from migrate.storage.s3.listing.ordered_listing import ListedObjects, ListedVersions
 from migrate.storage.s3.own_objects import is_own, of_others
 from migrate.storage.s3.source_bucket import S3Bucket, is_same_bucket
 
@@ -30,7 +30,7 @@ class ExistingObjects:
         """The keys of what a killed restore had written to try the destination out, once all is listed."""
         listing = destination.list_versions() if versions else destination.list()
         listing = self._without_traces(listing)
-        self._listed = ListedVersions(listing) if versions else Listed(listing)
+        self._listed = ListedVersions(listing) if versions else ListedObjects(listing)
 
     def earlier_versions(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """Return the versions of a key that are there; None where these are not the first of ``rows``, oldest first."""

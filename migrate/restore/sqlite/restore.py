@@ -189,7 +189,7 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> _Loaded | Moveo
 
 def _in_the_way(job: SqliteRestore, connection: sqlite3.Connection) -> NotEmptyError | None:
     """Return the error where the file is not ours to write to: where it has anything, or, for a part, where a table is
-    in the way; see ``Selection.conflict``.
+    in the way; see ``RestoreSelection.conflict``.
     """
     run, virtual_of = job.run, job.virtual
     if run.whole:

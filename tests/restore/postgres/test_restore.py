@@ -14,7 +14,7 @@ from exporters.postgres.sessions.connection import parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export.run import export
-from migrate.restore.common.selection import Selection
+from migrate.restore.common.selection import RestoreSelection
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import after_rows, post_data_order
 from migrate.restore.postgres.definitions import post_data as sql_steps
@@ -398,14 +398,14 @@ def test_another_part_is_not_begun_while_one_is_unfinished(shop, other_postgres,
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), Selection()),
-        (("schema",), Selection(rows=False)),
-        (("data", "b", "a", "a"), Selection(definitions=False, tables=("a", "b"))),
-        (("schema", "data"), Selection()),
+        ((), RestoreSelection()),
+        (("schema",), RestoreSelection(rows=False)),
+        (("data", "b", "a", "a"), RestoreSelection(definitions=False, tables=("a", "b"))),
+        (("schema", "data"), RestoreSelection()),
     ],
 )
 def test_a_selection_is_read_from_words(words, expected):
-    assert Selection.parse(words) == expected
+    assert RestoreSelection.parse(words) == expected
 
 
 @pytest.mark.parametrize(("word", "match"), [("nothing", "no table nothing"), ("shop.nothing", "no table")])

@@ -10,7 +10,7 @@ from exporters.bucket_api import ObjectSummary
 from exporters.objects.scratch_table import scratch_table
 
 
-class Listed:
+class ListedObjects:
     """In a private file that SQLite removes: a listing may be long. Each key can be given a mark, a word of
     the caller's. For one thread at a time.
     """
