@@ -110,9 +110,9 @@ class Engine(Struct, frozen=True):
     ``status``.
     """
     definition_gaps: str = ""
-    """A function ``(source_url, source_secrets, destination_url, destination_secrets, skipped, log)`` that returns the
-    objects which only the source defines, such as ``index public.by_day``, or otherwise since the base, but for the
-    tables ``skipped``: for ``follow``, ``status`` and ``cutover``. ``log`` is that of the ``ChangeBase``.
+    """A function ``(sides, skipped, log)`` that returns the objects which only the source defines, such as ``index
+    public.by_day``, or otherwise since the base, but for the tables ``skipped``: for ``follow``, ``status`` and
+    ``cutover``. ``sides``: see ``migrate.changes.remainder.BothSides``. ``log`` is that of the ``ChangeBase``.
     """
     definition_state: str = ""
     """A function ``(url, secrets, reader, source)`` that returns, as plain JSON, what is to be known of a source's
@@ -122,8 +122,8 @@ class Engine(Struct, frozen=True):
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""
     note_running: str = ""
-    """A function ``(source_url, source_secrets, destination_url, destination_secrets, source)`` that notes at a
-    destination what runs at its source by itself, before that is held: ``activation`` starts it. For ``cutover``.
+    """A function ``(sides, source)`` that notes at a destination what runs at its source by itself, before that is
+    held: ``activation`` starts it. For ``cutover``.
     """
     activation: str = ""
     """A function ``(url, secrets, source)`` that starts at a destination what must not run while changes are applied,

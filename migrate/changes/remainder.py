@@ -15,16 +15,22 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
+class BothSides(Struct, frozen=True):
+    """A source database and the one that takes its place, by their URLs and secrets."""
+
+    source_url: str
+    source_secrets: Mapping[str, str]
+    destination_url: str
+    destination_secrets: Mapping[str, str]
+
+
 class RemainderRequest(Struct, frozen=True):
     """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed; None where delta
     passes have compared all; then ``defined`` is what was noted of the source's definitions when they began (see
     ``exporters.engine.Engine.definition_state``). ``skipped``: those whose changes were left out (see ``Mark``).
     """
 
-    source_url: str
-    source_secrets: Mapping[str, str]
-    destination_url: str
-    destination_secrets: Mapping[str, str]
+    sides: BothSides
     log: Mapping[str, Any] | None
     workers: int = 2
     skipped: Sequence[str] = ()
@@ -70,6 +76,11 @@ class CarryRemainder(Protocol):
         ...
 
 
+def sides_of(source: Endpoint, destination: Endpoint) -> BothSides:
+    """Return both sides with their secrets."""
+    return BothSides(source.url, source.reveal(), destination.url, destination.reveal())
+
+
 def carry_remainder(
     source: Endpoint,
     destination: Endpoint,
@@ -84,15 +95,4 @@ def carry_remainder(
     """
     engine = destination.engine
     carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
-    return carry(
-        RemainderRequest(
-            source.url,
-            source.reveal(),
-            destination.url,
-            destination.reveal(),
-            log,
-            workers,
-            skipped,
-            defined or {},
-        )
-    )
+    return carry(RemainderRequest(sides_of(source, destination), log, workers, skipped, defined or {}))

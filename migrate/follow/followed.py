@@ -14,6 +14,7 @@ from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.case.model import Endpoint
 from migrate.changes.apply import ChangeWriter, Mark, RereadingWriter
 from migrate.changes.change_logs import open_change_log
+from migrate.changes.remainder import sides_of
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import BusyError, IncompleteError, UsageError
@@ -47,12 +48,11 @@ class DatabasePair(Struct, frozen=True):
         ``SourceError``.
         """
         reference = self.destination.engine.definition_gaps
-        return tuple(load_part(reference)(*self._both_sides(), skipped, known)) if reference else ()
-
-    def _both_sides(self) -> tuple[str, Mapping[str, str], str, Mapping[str, str]]:
-        """Return the URL and the secrets of the source, then those of the destination."""
-        source, destination = self.source, self.destination
-        return source.url, source.reveal(), destination.url, destination.reveal()
+        return (
+            tuple(load_part(reference)(sides_of(self.source, self.destination), skipped, known))
+            if reference
+            else ()
+        )
 
 
 class FollowedSource(DatabasePair, frozen=True):
@@ -88,7 +88,7 @@ class FollowedSource(DatabasePair, frozen=True):
     def note_running(self) -> None:
         """Note at the destination what runs at the source by itself. Raises ``SourceError``."""
         if reference := self.destination.engine.note_running:
-            load_part(reference)(*self._both_sides(), self.name)
+            load_part(reference)(sides_of(self.source, self.destination), self.name)
 
     def _destination_part(self, reference: str) -> Any:
         return load_part(registry.require(self.destination.engine, reference, "followed"))

@@ -24,7 +24,7 @@ from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import root_of, sign_bundle, signature_key
 from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
-from migrate.export import export
+from migrate.export.run import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer.run import transfer

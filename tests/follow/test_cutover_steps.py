@@ -25,7 +25,7 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes import remainder
 from migrate.changes.apply import Mark
-from migrate.changes.remainder import Carried, RemainderRequest, carry_remainder
+from migrate.changes.remainder import BothSides, Carried, RemainderRequest, carry_remainder
 from migrate.changes.segments import START, Place, SegmentFolder
 from migrate.errors import (
     AlreadyExistsError,
@@ -639,7 +639,10 @@ def test_what_the_log_lacks_is_carried_by_the_destinations_engine(monkeypatch):
     assert done is carried
     assert requests == [
         RemainderRequest(
-            source.url, {"password": "old"}, destination.url, {"password": "new"}, {"slot": "s"}, 3, ("t",)
+            BothSides(source.url, {"password": "old"}, destination.url, {"password": "new"}),
+            {"slot": "s"},
+            3,
+            ("t",),
         )
     ]
     with pytest.raises(UsageError, match="followed"):

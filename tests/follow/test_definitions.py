@@ -14,6 +14,7 @@ from exporters.postgres.definitions.object_access import (
     state_at,
     without_newer,
 )
+from migrate.changes.remainder import BothSides
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from scripts.postgres_versions import find_postgres_of
 from tests.cli.conftest import call
@@ -238,7 +239,7 @@ def test_a_procedure_is_the_same_where_a_newer_server_prints_it_otherwise(server
     try:
         for url in urls:
             run_sql(url, "CREATE PROCEDURE pay(a int, INOUT b text) LANGUAGE plpgsql AS 'BEGIN END'")
-        assert definition_gaps(urls[0], {}, urls[1], {}, (), {TRANSACTION: 3}) == []
+        assert definition_gaps(BothSides(urls[0], {}, urls[1], {}), (), {TRANSACTION: 3}) == []
     finally:
         servers.end(older)
 
@@ -302,15 +303,15 @@ def test_security_labels_that_were_given_since_the_base_are_named(postgres, othe
         run_sql(url, "CREATE TABLE bills (id int PRIMARY KEY, total int)")
     with psycopg.connect(old) as connection:
         log = {ACCESS: digests_of(read_access(connection))}
-    assert definition_gaps(old, {}, new, {}, (), log) == []
+    assert definition_gaps(BothSides(old, {}, new, {}), (), log) == []
     run_sql(old, LABELS)
-    assert definition_gaps(old, {}, new, {}, (), log) == [
+    assert definition_gaps(BothSides(old, {}, new, {}), (), log) == [
         "security label on table column public.bills.total as it is now",
         "security label on table public.bills as it is now",
         "security label on the database as it is now",
     ]
     run_sql(new, LABELS)
-    assert definition_gaps(old, {}, new, {}, (), log) == []
+    assert definition_gaps(BothSides(old, {}, new, {}), (), log) == []
 
 
 def test_what_a_transaction_has_defined_that_was_open_at_the_snapshot_is_named(postgres):
@@ -325,7 +326,9 @@ def test_what_a_transaction_has_defined_that_was_open_at_the_snapshot_is_named(p
         run_sql(old, "SELECT txid_current()")
         [(snapshot,)] = fetch(old, "SELECT txid_current_snapshot()::text")
     defined = state_at(old, {}, {"snapshot": snapshot})
-    assert definition_gaps(old, {}, new, {}, (), defined) == ["view public.due as it is defined now"]
+    assert definition_gaps(BothSides(old, {}, new, {}), (), defined) == [
+        "view public.due as it is defined now"
+    ]
 
 
 def test_values_that_a_statement_has_computed_anew_are_named_until_the_table_was_read_again(make_followed):
@@ -371,6 +374,6 @@ def test_names_that_are_no_characters_are_compared_as_bytes(postgres, other_post
     source, destination = urls = make_databases("SQL_ASCII", postgres, other_postgres)
     for url in urls:
         run_bytes(url, b'CREATE TABLE "\xe9" (a int); COMMENT ON TABLE "\xe9" IS \'\xe8\'')
-    assert definition_gaps(source, {}, destination, {}, (), {ACCESS: {}}) == []
+    assert definition_gaps(BothSides(source, {}, destination, {}), (), {ACCESS: {}}) == []
     run_bytes(source, b'CREATE VIEW "\xe8" AS SELECT * FROM "\xe9"')
-    assert definition_gaps(source, {}, destination, {}, (), None) == ['view public."\\xe8"']
+    assert definition_gaps(BothSides(source, {}, destination, {}), (), None) == ['view public."\\xe8"']

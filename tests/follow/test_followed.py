@@ -17,6 +17,7 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
 from migrate.changes.apply import Mark
 from migrate.changes.delta_record import DeltaRecord, recorded_deltas, write_delta
+from migrate.changes.remainder import BothSides
 from migrate.errors import BusyError, DamageError, IncompleteError, UnreachableError, UsageError
 from migrate.export.run import export
 from migrate.follow import delta, followed
@@ -359,15 +360,15 @@ def test_parts_of_the_destinations_engine_get_what_they_need(monkeypatch):
     source = replace(FOLLOWED, source=old, destination=new)
     assert source.open_writer() == ("writer", NEW.url, secrets["new"], "app", {"slot": "s"})
     assert source.applied_mark() == ("mark", NEW.url, secrets["new"], "app")
-    sides = OLD.url, secrets["old"], NEW.url, secrets["new"]
-    assert source.definition_gaps(["t"]) == ("gaps", *sides, ["t"], {"slot": "s"})
+    sides = BothSides(OLD.url, secrets["old"], NEW.url, secrets["new"])
+    assert source.definition_gaps(["t"]) == ("gaps", sides, ["t"], {"slot": "s"})
     source.activate()
     engine.activation = ""
     source.activate()
     assert activated == [(NEW.url, secrets["new"], "app")]
     for engine.note_running in ("activation", ""):
         source.note_running()
-    assert activated[1:] == [(*sides, "app")]
+    assert activated[1:] == [(sides, "app")]
 
 
 def test_a_log_is_opened_where_the_case_or_else_the_bundle_says(monkeypatch):

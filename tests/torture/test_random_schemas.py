@@ -12,6 +12,7 @@ import sys
 import psycopg
 import pytest
 
+from migrate.changes.remainder import BothSides
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from scripts.postgres_versions import find_postgres_of
 from tests.exporters.postgres.databases import dump_bytes, export_database, fetch, run_sql
@@ -109,7 +110,7 @@ def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
     refused = [one for one in restored.left_out if same_version or not one.endswith(_STABLE_SINCE)]
     assert (restored.findings, refused) == ((), [])
     assert rows(destination) == rows(url)
-    assert restored.left_out or definition_gaps(url, {}, destination, {}, (), None) == []
+    assert restored.left_out or definition_gaps(BothSides(url, {}, destination, {}), (), None) == []
     assert set(fetch(destination, _MEMBERS)) <= set(fetch(url, _MEMBERS))
     if same_version:
         assert entries(destination) == entries(url)

@@ -27,6 +27,7 @@ from exporters.mysql.errors import (
 )
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
+from migrate.changes.remainder import BothSides
 from migrate.errors import BusyError
 from migrate.restore.common.api import Created, is_missing, naming_create
 from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
@@ -117,15 +118,10 @@ def create_database(
 
 
 @contextmanager
-def both_sides(
-    source_url: str,
-    source_secrets: Mapping[str, str],
-    destination_url: str,
-    destination_secrets: Mapping[str, str],
-) -> Iterator[tuple[Connection, Connection]]:
+def connect_both(sides: BothSides) -> Iterator[tuple[Connection, Connection]]:
     """Connect to a source and its destination. Raises ``SourceError``."""
-    source = parse_url(source_url, source_secrets)
-    destination = parse_url(destination_url, destination_secrets)
+    source = parse_url(sides.source_url, sides.source_secrets)
+    destination = parse_url(sides.destination_url, sides.destination_secrets)
     with (
         closing(connect(source)) as reader,
         closing(connect(destination)) as writer,

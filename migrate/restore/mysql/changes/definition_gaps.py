@@ -27,12 +27,12 @@ from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.server_settings import server_settings
 from migrate.bundle.reader import BundleReader
-from migrate.changes.remainder import DefinitionGaps
+from migrate.changes.remainder import BothSides, DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.mysql.definitions.accounts import Grants, is_role
 from migrate.restore.mysql.definitions.object_maker import without_definer
 from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
-from migrate.restore.mysql.destination import both_sides
+from migrate.restore.mysql.destination import connect_both
 
 _OF_TABLES = frozenset({"table", "trigger"})
 _SPACE = re.compile(r"\s+")
@@ -44,15 +44,12 @@ _HERE = "`"
 
 
 def definition_gaps(
-    source_url: str,
-    source_secrets: Mapping[str, str],
-    destination_url: str,
-    destination_secrets: Mapping[str, str],
+    sides: BothSides,
     skipped: Collection[str],
     log: Mapping[str, Any] | None,
 ) -> list[str]:
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
-    with both_sides(source_url, source_secrets, destination_url, destination_secrets) as (reader, writer):
+    with connect_both(sides) as (reader, writer):
         return compare_definitions(reader, writer, skipped=skipped, log=log).missing
 
 
@@ -75,9 +72,9 @@ def compare_definitions(
     *,
     skipped: Collection[str],
     log: Mapping[str, Any] | None,
-    is_every_account: bool = False,
+    is_all_access: bool = False,
 ) -> DefinitionGaps:
-    """Return how the definitions of both sides differ. Of tables ``skipped`` nothing is named. ``is_every_account``:
+    """Return how the definitions of both sides differ. Of tables ``skipped`` nothing is named. ``is_all_access``:
     what accounts may do with the database is compared also where it has not changed since the base. Raises the driver's
     errors.
     """
@@ -108,7 +105,7 @@ def compare_definitions(
         f"{PRIVILEGES}{account} as they are now"
         if account in grants
         else f"DROP {'ROLE' if is_role(account) else 'USER'} {account}"
-        for account in _other_grants(reader, writer, grants, accounts, grants if is_every_account else ())
+        for account in _other_grants(reader, writer, grants, accounts, grants if is_all_access else ())
     ]
     hidden_at_source = {loss.item for loss in source_hidden.losses}
     surplus = [label for label in destination if label not in source and label not in hidden_at_source]

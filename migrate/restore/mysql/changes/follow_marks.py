@@ -22,8 +22,9 @@ from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.structs import as_dict
 from migrate.changes.apply import Mark
+from migrate.changes.remainder import BothSides
 from migrate.changes.segments import Place
-from migrate.restore.mysql.destination import both_sides
+from migrate.restore.mysql.destination import connect_both
 
 
 class FollowDetails(Struct, frozen=True):
@@ -142,17 +143,14 @@ def end_events(url: str, secrets: Mapping[str, str], source: str) -> None:
 
 
 def note_running(
-    source_url: str,
-    source_secrets: Mapping[str, str],
-    destination_url: str,
-    destination_secrets: Mapping[str, str],
+    sides: BothSides,
     source: str,
 ) -> None:
     """Write into the mark which events run at the source: some may have been made, ended, enabled or disabled since the
     export. Where a hold may have disabled events, the mark stays as it is.
     Raises ``SourceError``.
     """
-    with both_sides(source_url, source_secrets, destination_url, destination_secrets) as (reader, writer):
+    with connect_both(sides) as (reader, writer):
         table, marked = mark_table(writer), read_mark(writer, source)
         if table is None or marked is None or may_be_held(reader):
             return

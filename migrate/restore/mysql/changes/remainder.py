@@ -29,7 +29,7 @@ from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest, differing
 from migrate.restore.mysql.changes.definition_gaps import compare_definitions
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
-from migrate.restore.mysql.destination import both_sides
+from migrate.restore.mysql.destination import connect_both
 from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
 from migrate.restore.mysql.rows.insert_statements import insert_statements, literals_of
 from migrate.restore.mysql.rows.system_versioning import holding_still, lasting, momentary
@@ -42,8 +42,7 @@ WHERE TABLE_SCHEMA = {} AND AUTO_INCREMENT IS NOT NULL
 
 def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
-    sides = (request.source_url, request.source_secrets, request.destination_url, request.destination_secrets)
-    with both_sides(*sides) as (reader, writer):
+    with connect_both(request.sides) as (reader, writer):
         make_triggers_of_killed_repair(writer.address)
         return _Remainder(reader, writer, request).carry()
 
@@ -69,7 +68,7 @@ class _Remainder(Struct):
             self.writer,
             skipped=request.skipped,
             log=request.base,
-            is_every_account=request.log is None,
+            is_all_access=request.log is None,
         )
         self.notes += [f"{label} is no longer at the source" for label in gaps.surplus] + gaps.settings
         return Carried(counts, self.notes, gaps.missing)

@@ -23,7 +23,7 @@ from exporters.postgres.errors import as_source_errors
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url, session_settings
 from migrate.bundle.reader import BundleReader
-from migrate.changes.remainder import DefinitionGaps
+from migrate.changes.remainder import BothSides, DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
 
@@ -221,16 +221,13 @@ _MAINTAIN_VERSION = 170000
 
 
 def definition_gaps(
-    source_url: str,
-    source_secrets: Mapping[str, str],
-    destination_url: str,
-    destination_secrets: Mapping[str, str],
+    sides: BothSides,
     skipped: Collection[str],
     log: Mapping[str, Any] | None,
 ) -> list[str]:
     """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
-    source = parse_url(source_url, source_secrets)
-    destination = parse_url(destination_url, destination_secrets)
+    source = parse_url(sides.source_url, sides.source_secrets)
+    destination = parse_url(sides.destination_url, sides.destination_secrets)
     with (
         closing(connect(source)) as reader,
         closing(connect(destination)) as writer,

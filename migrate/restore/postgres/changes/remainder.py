@@ -51,8 +51,8 @@ _SEQUENCE_BATCH = 200
 
 def carry_remainder(request: RemainderRequest) -> Carried:
     """See ``migrate.changes.remainder.CarryRemainder``."""
-    source = parse_url(request.source_url, request.source_secrets)
-    destination = parse_url(request.destination_url, request.destination_secrets)
+    source = parse_url(request.sides.source_url, request.sides.source_secrets)
+    destination = parse_url(request.sides.destination_url, request.sides.destination_secrets)
     with (
         closing(connect(source)) as reader,
         closing(connect_writer(destination)) as writer,

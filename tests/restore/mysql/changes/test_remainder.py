@@ -2,7 +2,7 @@
 
 import pytest
 
-from migrate.changes.remainder import RemainderRequest
+from migrate.changes.remainder import BothSides, RemainderRequest
 from migrate.restore.mysql.changes.remainder import carry_remainder
 from tests.exporters.mysql.databases import fetch, run_sql
 
@@ -24,7 +24,7 @@ def test_a_table_that_keeps_its_history_is_read_again_with_it(followed_mariadb, 
     for url in (source, destination):
         run_sql(url, KEPT.format(engine="MyISAM"))
     run_sql(source, LATER)
-    request = RemainderRequest(source, {}, destination, {}, log)
+    request = RemainderRequest(BothSides(source, {}, destination, {}), log)
     carried = carry_remainder(request)
     assert carried.counts["tables"] == 1
     assert fetch(destination, HISTORY) == fetch(source, HISTORY)

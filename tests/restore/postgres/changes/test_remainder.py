@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from exporters.postgres.definitions.object_access import state_at
-from migrate.changes.remainder import RemainderRequest
+from migrate.changes.remainder import BothSides, RemainderRequest
 from migrate.restore.postgres.changes.remainder import _Remainder, carry_remainder
 from tests.exporters.postgres.databases import fetch, run_sql
 
@@ -33,7 +33,7 @@ def sides(postgres, other_postgres):
     return (
         source,
         destination,
-        RemainderRequest(source, secrets[0], destination, secrets[1], {"publication": "app"}),
+        RemainderRequest(BothSides(source, secrets[0], destination, secrets[1]), {"publication": "app"}),
     )
 
 
@@ -158,7 +158,8 @@ def test_a_new_large_object_gets_its_owner_also_where_the_session_has_another_ro
     run_sql(destination, f"CREATE ROLE {role} SUPERUSER")
     run_sql(source, "SELECT lo_create(4711)")
     try:
-        carry_remainder(replace(request, destination_url=f"{destination}?options=-crole%3D{role}"))
+        sides = replace(request.sides, destination_url=f"{destination}?options=-crole%3D{role}")
+        carry_remainder(replace(request, sides=sides))
         query = "SELECT pg_get_userbyid(lomowner)::text FROM pg_largeobject_metadata WHERE oid = 4711"
         assert fetch(destination, query) == fetch(source, query)
     finally:
@@ -178,7 +179,7 @@ def test_large_objects_that_are_there_get_what_has_changed_since_the_base(sides)
     run_sql(source, "COMMENT ON LARGE OBJECT 4715 IS 'of the source'")
     run_sql(destination, "COMMENT ON LARGE OBJECT 4715 IS 'of the destination'")
     try:
-        log = {"publication": "app"} | state_at(source, request.source_secrets, {})
+        log = {"publication": "app"} | state_at(source, request.sides.source_secrets, {})
         run_sql(
             source,
             f"ALTER LARGE OBJECT 4711 OWNER TO {known}; COMMENT ON LARGE OBJECT 4711 IS 'it''s new';"
