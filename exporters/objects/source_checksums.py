@@ -7,9 +7,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Loss
@@ -21,6 +24,27 @@ READS = 4
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _EIGHT_BYTES = re.compile(r"[A-Za-z0-9+/]{11}=")
 _CRC = "x-amz-checksum-crc64nvme"
+
+
+class _Crc32:
+    """A CRC32 with the methods of a hash."""
+
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, body: bytes) -> None:
+        self._crc = zlib.crc32(body, self._crc)
+
+    def digest(self) -> bytes:
+        return self._crc.to_bytes(4, "big")
+
+
+_OTHERS: Mapping[str, Callable[[], Any]] = {
+    "x-amz-checksum-sha256": hashlib.sha256,
+    "x-amz-checksum-crc32": _Crc32,
+    "x-amz-checksum-sha1": lambda: hashlib.sha1(usedforsecurity=False),
+}
+"""Those that S3 has besides, but for CRC32C: nothing at hand computes that fast."""
 
 
 def promises_md5(fetched: Fetched) -> bool:
@@ -79,10 +103,38 @@ def md5_of(body: bytes) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
+class OtherChecksum(Struct):
+    """A checksum of the whole that the server keeps, other than CRC64NVME, and the one of the bytes that come. Of what
+    is encrypted by a key the ETag says nothing.
+    """
+
+    kept: bytes
+    name: str
+    _own: Any
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> OtherChecksum | None:
+        """Return the one that came with an object's headers, None where there is none of the whole."""
+        for name, make in _OTHERS.items():
+            kept, own = _decoded(headers.get(name, "")), make()
+            if len(kept) == len(own.digest()) and _is_whole(headers):
+                return cls(kept, name.rpartition("-")[2].upper(), own)
+        return None
+
+    def update(self, body: bytes) -> None:
+        """Take the next bytes."""
+        self._own.update(body)
+
+    @property
+    def fault(self) -> str | None:
+        """What the bytes do not have, None where they have it."""
+        return None if self._own.digest() == self.kept else f"the {self.name} that the server keeps for it"
+
+
 class ContentProof:
     """Takes an object's bytes in order. ``md5`` is of the whole, None where the ETag is no such MD5, or something else
     proves them: the CRC64NVME that the server keeps, or the MD5s of the ``parts`` (their sizes) of which the ETag is
-    made.
+    made. Another checksum that it keeps is compared where neither can be.
     """
 
     def __init__(self, bucket: Bucket, fetched: Fetched, parts: Sequence[int]) -> None:
@@ -92,6 +144,8 @@ class ContentProof:
         is_complete = sum(parts) == fetched.summary.size_bytes and _is_of_content(fetched.headers)
         self._ends = list(accumulate(parts)) if self._kept is None and parts and is_complete else []
         self._takes_md5 = self._kept is None and (bool(self._ends) or promises_md5(fetched))
+        is_proved = self._kept is not None or self._takes_md5
+        self._other = None if is_proved else OtherChecksum.of(fetched.headers)
         self._digests: list[bytes] = []
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._at = 0
@@ -99,6 +153,8 @@ class ContentProof:
     def update(self, body: bytes) -> None:
         """Take the next bytes."""
         self.crc64nvme = self._bucket.crc64nvme(body, self.crc64nvme)
+        if self._other is not None:
+            self._other.update(body)
         if not self._takes_md5:
             return
         rest = memoryview(body)
@@ -122,7 +178,8 @@ class ContentProof:
         not be a checksum, and a read ``before`` came to the same bytes.
         """
         fault = self.fault()
-        is_confirmed = self._kept is None and before is not None and before._sums == self._sums  # noqa: SLF001
+        only_etag = self._kept is None and self._other is None
+        is_confirmed = only_etag and before is not None and before._sums == self._sums  # noqa: SLF001
         if fault is None or is_confirmed:
             return None
         return SourceDamagedError(f"{self._fetched.summary.name}: what came does not have {fault}")
@@ -143,6 +200,8 @@ class ContentProof:
         etag = self._fetched.summary.etag
         if self._kept is not None:
             return None if self._kept == self.crc64nvme else "the CRC64NVME that the server keeps for it"
+        if self._other is not None:
+            return self._other.fault
         if self._ends:
             is_same = etag == etag_of_parts(self._digests)
             return None if is_same else "the MD5 of parts that its ETag looks like"
@@ -154,5 +213,18 @@ class ContentProof:
 def kept_crc64nvme(headers: Mapping[str, str]) -> int | None:
     """Return the CRC64NVME of the whole that the server keeps, None where it keeps none that can be read."""
     crc = headers.get(_CRC, "")
-    is_whole = headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
-    return int.from_bytes(base64.b64decode(crc), "big") if is_whole and _EIGHT_BYTES.fullmatch(crc) else None
+    is_kept = _is_whole(headers) and _EIGHT_BYTES.fullmatch(crc)
+    return int.from_bytes(base64.b64decode(crc), "big") if is_kept else None
+
+
+def _decoded(text: str) -> bytes:
+    """Return what a text in base64 stands for; nothing where it is none: a checksum of parts ends in -2."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+def _is_whole(headers: Mapping[str, str]) -> bool:
+    """Tell whether the checksum that came with these headers is of the whole, not one of those of parts."""
+    return headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"

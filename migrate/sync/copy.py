@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched, ObjectSummary
-from exporters.errors import SourceError, SourceGoneError
+from exporters.errors import SourceDamagedError, SourceError, SourceGoneError
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
 from exporters.objects.outage_detection import OutageDetector
@@ -171,6 +171,8 @@ class SmallCopy(Struct):
         for step, first, acl in zip(steps, context.outage.watch(fetched), acls_read, strict=False):
             context.source.cancellation.check()
             fetched_object = first
+            if isinstance(fetched_object.error, SourceDamagedError):
+                fetched_object = read_again(context.source, fetched_object)
             if changed_objects.has_changed(fetched_object.error) and not is_null(fetched_object.summary):
                 fetched_object = changed_objects.read_current(
                     context.source, fetched_object, PUT_BYTES, WINDOW_BYTES

@@ -22,12 +22,13 @@ from migrate.sync.large_object_copy import Uploads
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
-from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
+from tests.exporters.objects.conftest import MakeShop, Shop, bodies_of, server, take_out
 from tests.exporters.objects.test_history import restore
 from tests.restore.objects.test_encrypted import Encrypted, encrypted
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
 from tests.tools.counting_proxy import CountingProxy
+from tests.tools.fault_proxy import flipped_answer, has_data
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 from tests.tools.rotten_proxy import RottenProxy
@@ -437,6 +438,38 @@ def test_what_the_source_encrypts_by_a_key_is_read_once(
     reasons += [loss[1] for row in move.record_rows() for loss in row["losses"]]
     assert not [reason for reason in reasons if "ETag looks like" in reason]
     assert body(move.destination, "of-parts") == data
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA256"])
+def test_what_the_source_encrypts_by_a_key_has_the_checksum_that_it_keeps(
+    encrypting_minio: S3Server,
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    encrypted: Encrypted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    algorithm: str,
+) -> None:
+    """Its ETag says nothing of its bytes: those that were damaged on the way came as they were."""
+    shop, damaged = encrypted(make_shop(encrypting_minio)), set[str]()
+    data = {"large": bytes(range(256)) * 40_000, "small": b"small"}
+    for key, content in data.items():
+        shop.put(key, content, ChecksumAlgorithm=algorithm)
+
+    class Proxy(HttpProxy):
+        def handle(self, asked: Asked) -> Answer:
+            is_first = has_data(asked) and asked.path not in damaged
+            damaged.update({asked.path} if is_first else ())
+            return flipped_answer(asked, self.forward) if is_first else self.forward(asked)
+
+    with Proxy(shop.server.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, shop.server, endpoint=proxy.endpoint)
+        move = Move(shop, make_shop(other_minio), profiles=(profile, other_minio.profile))
+        done = move.run()
+        assert (done.copied, done.exit_code, len(damaged)) == (2, 0, 2), done
+        damaged.clear()
+        assert take_out(f"s3://{shop.name}?profile={profile}", tmp_path / "bundle").info.complete
+    assert move.contents(move.destination) == bodies_of(tmp_path / "bundle") == data
 
 
 def test_an_upload_whose_parts_are_refused_is_not_left_behind(

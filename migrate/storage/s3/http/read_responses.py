@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectPart, ObjectSummary
-from exporters.objects.source_checksums import kept_crc64nvme
+from exporters.objects.source_checksums import OtherChecksum, is_md5_of, kept_crc64nvme
 from migrate.errors import ChangedError, DamageError, MoveoutError
 from migrate.storage.checksums import crc64nvme, to_header
 from migrate.storage.s3.http.concurrent_requests import Requests
@@ -94,12 +94,14 @@ def _other_length(response: Response, summary: ObjectSummary, length: int) -> Ch
 
 def checked(response: Response, summary: ObjectSummary) -> int | None:
     """Compare the body of an object with its size, and with the whole-object CRC64NVME that the server keeps. Return
-    this; None where it keeps none. Raises ``ChangedError``, ``DamageError``.
+    this; None where it keeps none. Another checksum is compared where the ETag is no MD5. Raises ``ChangedError``,
+    ``DamageError``.
     """
     if response.announced_bytes != summary.size_bytes:
         raise _other_length(response, summary, summary.size_bytes)
     stored_crc = kept_crc64nvme(response.headers)
     if stored_crc is None:
+        _check_other(response, summary)
         return None
     crc = crc64nvme(response.body)
     if stored_crc != crc:
@@ -109,6 +111,15 @@ def checked(response: Response, summary: ObjectSummary) -> int | None:
             found=to_header(crc),
         )
     return crc
+
+
+def _check_other(response: Response, summary: ObjectSummary) -> None:
+    other = None if is_md5_of(summary.etag, response.headers) else OtherChecksum.of(response.headers)
+    if other is None:
+        return
+    other.update(response.body)
+    if other.fault is not None:
+        raise DamageError(summary.key, expected=other.fault, found="another one")
 
 
 AT_ONCE = 6
