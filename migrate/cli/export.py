@@ -585,7 +585,8 @@ def export_command(
         raise UsageError(
             "no location for the bundle is named",
             next_step=meant
-            or "add --to DIRECTORY or --to s3://BUCKET/PREFIX, or "
+            or ("add" if pairs or loaded else "moveout export URL …")
+            + " --to DIRECTORY or --to s3://BUCKET/PREFIX, or "
             + (case_words() if loaded is None else f"[bundle] location to {loaded.file}"),
         )
     typed = named_as_begun(session, typed_sources(pairs or [], loaded), location)

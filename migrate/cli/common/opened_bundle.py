@@ -112,7 +112,7 @@ def print_missing(session: Session, reader: BundleReader, source: str, words: Se
         session.err.print(Text.assemble((f"not in {source}: ", "bold red"), plain(word)))
     if words:
         where = shlex.quote(reader.store.location)
-        session.err.print(Text(f"→ moveout ls {where} shows what is there"))
+        session.err.print(Text(f"→ moveout ls {where} {shlex.quote(source)} shows what is there"))
 
 
 def _is_item(reader: BundleReader, word: str) -> bool:

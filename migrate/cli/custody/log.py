@@ -120,7 +120,7 @@ class ShownLog(Struct, frozen=True):
             console.print(Text(plain(f"{document.key}: {document.about}")))
             for by in document.signers:
                 known = documents.name_of(by, document, first_named, self.trust) if self.trust else None
-                console.print(Text(f"  signed by {by.fingerprint} {known or ''}"))
+                console.print(Text(f"  signed by {by.fingerprint} {known or ''}".rstrip()))
         for note in self.notes:
             console.print(Text(f"  {plain(note)}", style="dim"))
         if self.findings:

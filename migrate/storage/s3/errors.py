@@ -57,6 +57,20 @@ _DENIED_NEXT = {
     "TokenRefreshRequired": _EXPIRED,
 }
 """Codes for which another next step helps than to check the credentials."""
+_PERMISSIONS = {
+    **dict.fromkeys(("ListObjects", "ListObjectsV2", "HeadBucket"), "ListBucket"),
+    "ListObjectVersions": "ListBucketVersions",
+    "ListBuckets": "ListAllMyBuckets",
+    "ListParts": "ListMultipartUploadParts",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "HeadObject": "GetObject",
+    "DeleteObjects": "DeleteObject",
+    **dict.fromkeys(
+        ("CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "CopyObject"),
+        "PutObject",
+    ),
+}
+"""The permissions of calls that have another name (Service Authorization Reference, "Actions for Amazon S3")."""
 _GONE = {"NoSuchKey", "NoSuchBucket", "InvalidBucketName", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
 _SLOW = {
     "SlowDown",
@@ -183,7 +197,8 @@ def _of_denial(code: str, status: int, headers: Mapping[str, str], operation: st
     if meaning in _DENIED_NEXT:
         return _DENIED_NEXT[meaning]
     payer = "; where who reads has to pay, add request_payer=requester to the URL"
-    usual = f"check the credentials, and that they permit {operation} here"
+    permission = _PERMISSIONS.get(operation, operation)
+    usual = f"check the credentials, the name, and that s3:{permission} is permitted here"
     return usual + payer * (headers.get("server") == "AmazonS3")
 
 
