@@ -30,8 +30,6 @@ from migrate.storage.api import FileInfo, Store, exists
 from migrate.storage.registry import open_location
 
 VERSION = 1
-COMMANDS = ("export", "transfer", "verify", "restore")
-"""The commands that keep such a file."""
 RENEW_SECONDS = 5.0
 """After so long the file is written again, even if nothing has moved: a sign of life."""
 STALE_SECONDS = 30.0
