@@ -225,7 +225,7 @@ class LocatedRows(LiveRows, Protocol):
 
 
 KEYED_READERS = 4
-"""So many threads read rows by their keys at once."""
+"""How many threads read rows by their keys at once."""
 
 
 @runtime_checkable

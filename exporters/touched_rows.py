@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 MOST_KEYS = 500_000
-"""So many keys of a table are kept at most: about 75 MB."""
+"""How many keys of a table are kept at most: about 75 MB."""
 RowKey = tuple[bytes, ...]
 """The values of a row's key, as the log has them."""
 _TableName = tuple[str, str]

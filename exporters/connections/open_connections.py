@@ -32,8 +32,8 @@ _RTO_MAX_MS = 44
 _RESEND_MS = 10_000
 """What is not acknowledged is sent again at least so often: the system waits for up to two minutes else."""
 _UNHEARD_SECONDS, _LOST_SECONDS, _LATER = 20.0, 20.0, 1.25
-"""After so long without an answer to a sign it is asked whether the server answers others; so long afterwards the
-connection is lost. It is not while its next sign is due later than that: after an outage only that wakes it.
+"""After this time without an answer to a sign it is asked whether the server answers others; that long afterwards
+the connection is lost. It is not while its next sign is due later than that: after an outage only that wakes it.
 """
 _TCP_INFO = struct.Struct("@BBBBBBBB13I")
 """The first fields of ``struct tcp_info`` (Linux, include/uapi/linux/tcp.h)."""

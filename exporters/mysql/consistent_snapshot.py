@@ -32,7 +32,7 @@ _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 _TRIES = 5
 _TOUCH_SECONDS = 2
-"""So long a session waits for a table that the holder has: only behind somebody who waits for the holder."""
+"""How long a session waits for a table that the holder has: only behind somebody who waits for the holder."""
 
 
 class MysqlSession(Struct, frozen=True):

@@ -18,7 +18,7 @@ from exporters.mysql.written_counts import server_rewrites, server_writes
 
 _NEVER = "never"
 _SETTLED_SECONDS = 15
-"""So long one waits for transactions that have written to end."""
+"""How long we wait for transactions that have written to end."""
 _LAST_WRITES = """
 SELECT TABLE_NAME, CONCAT_WS(' ', CREATE_TIME, NOW() - INTERVAL
   (SELECT VARIABLE_VALUE FROM {status} WHERE VARIABLE_NAME = 'Uptime') SECOND, (

@@ -109,7 +109,7 @@ _CHARSETS = frozenset({"utf8mb4", "utf8mb3", "utf8", "latin1", "ascii"})
 _CHARACTERS = re.compile(r"(var)?char\(\d+\)|(tiny|medium|long)?text")
 _DIGITS = 9
 _DIGIT_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
-"""So many bytes hold so many decimal digits."""
+"""The bytes that hold a number of decimal digits, by that number."""
 _DATETIME_ZERO = 1 << 39
 
 

@@ -28,7 +28,7 @@ READY: Mapping[tuple[str, str], timedelta] = {
 }
 """How long it takes, as S3 promises; the other pairs do not exist (user guide, "Archive retrieval options")."""
 LEAST_DAYS = 3
-"""So long what was brought back stays, at least."""
+"""How long what was brought back stays, at least."""
 _SPARE = 2
 """A tier is in time if it takes no more than this part of the time that is left."""
 _ASKED = "archive.json"

@@ -22,7 +22,7 @@ from exporters.objects.listing.inventory import SMALL_BYTES
 from exporters.selection import Selection
 
 LOOKED_AT = 200_000
-"""So many rows are looked at one by one; those behind are counted only."""
+"""How many rows are looked at one by one; those behind are counted only."""
 COUNT_SECONDS = 60.0
 """A survey counts for so long, then reports that there are more."""
 OBJECT_LOCK = "object lock"

@@ -17,7 +17,7 @@ from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceChangedError, SourceError, SourceGoneError
 
 ATTEMPTS = 5
-"""So often an object may change while it is read before it becomes a gap."""
+"""How often an object may change while it is read before it becomes a gap."""
 _REPLACEMENT = "\ufffd"
 _OTHER_NAME = (
     "the server lists it with U+FFFD in place of characters that XML cannot carry: rename it at the source"

@@ -9,7 +9,7 @@ from exporters.bucket_api import Bucket, Fetched
 from exporters.errors import SourceError, SourceUnreachableError
 
 OUTAGE = 20
-"""So many objects in a row without an answer are an outage of the source, even if it lists its objects."""
+"""How many objects in a row without an answer are an outage of the source, even if it lists its objects."""
 
 
 class OutageDetector:

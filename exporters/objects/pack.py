@@ -28,7 +28,7 @@ _READ_AGAIN = 3
 _WRITE_BYTES = 2**20
 _ROWS_AT_ONCE = 1000
 _REPORTED_ITEMS = 100
-"""After so many objects, or ``_WRITE_BYTES``, the sink gets to see how far the pack is."""
+"""After this many objects, or ``_WRITE_BYTES``, the sink gets to see how far the pack is."""
 
 
 def pack_name(unit: Unit) -> str:

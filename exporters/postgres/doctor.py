@@ -60,7 +60,7 @@ _QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"')
 _READS_ALL_VERSION = 140000
 """From this version on there is ``pg_read_all_data``."""
 _FEW = 8
-"""So many tables and sequences that may not be read are named one by one."""
+"""How many tables and sequences that may not be read are named one by one."""
 _UNLOCKED = "let that session end, or export later"
 
 _SESSION = """

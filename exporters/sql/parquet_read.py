@@ -16,7 +16,7 @@ from exporters.sql.whole_parquet import whole_batches
 
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 8 * 2**20
-"""So many rows and bytes are decoded at once; the rest of the row group stays as it is in the file."""
+"""How many rows and bytes are decoded at once; the rest of the row group stays as it is in the file."""
 _BUFFER_BYTES = 2**20
 _BUFFERS_BYTES = 32 * 2**20
 """What is read ahead of each column, and of all of them."""

@@ -32,7 +32,7 @@ from migrate.errors import DamageError
 VERSION = 1
 INLINE_FAILURES = 20
 INLINE_GAPS = 1000
-"""So many gaps stand in ``meta/reconciliation.json`` itself; all of them in ``data/gaps.parquet``."""
+"""How many gaps stand in ``meta/reconciliation.json`` itself; all of them in ``data/gaps.parquet``."""
 
 
 class RecordedChanges(Struct, frozen=True):

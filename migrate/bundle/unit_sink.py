@@ -24,13 +24,13 @@ than the parts that were under way.
 
 
 class SinkWatch:
-    """Hears how far the files of a sink are; does nothing itself. Thread-safe; sizes are bytes."""
+    """Is notified how far the files of a sink are; does nothing itself. Thread-safe; sizes are bytes."""
 
     def read(self, items: int, size_bytes: int) -> None:
-        """So much was read of the source."""
+        """Take note of what was read of the source."""
 
     def write(self, size_bytes: int) -> None:
-        """So much was written into files."""
+        """Take note of what was written into files."""
 
     def land(self, size_bytes: int) -> None:
         """A part of a file of this size has arrived at the location."""

@@ -124,7 +124,7 @@ class Case(Struct, frozen=True):
     limits: Limits = field(default_factory=Limits)
     custody: Custody = field(default_factory=Custody)
     reserve_seconds: float | None = None
-    """So long before the deadline the bundle is sealed, complete or not."""
+    """How long before the deadline the bundle is sealed, complete or not."""
     notify: Notify | None = None
     moves: Sequence[ServerMove] = ()
     left_out: Sequence[LeftOut] = ()

@@ -21,7 +21,7 @@ from migrate.errors import GoneError, IncompleteError
 from migrate.runtime.cancellation import CancellationToken
 
 BATCH_CHANGES = 5_000
-"""So many changes, of whole transactions, are one transaction at the destination."""
+"""How many changes, of whole transactions, are one transaction at the destination."""
 _POLL_SECONDS = 0.2
 UNREADABLE = (
     SourceDamagedError,

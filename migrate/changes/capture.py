@@ -17,9 +17,9 @@ from migrate.runtime.crash_points import durable
 SEGMENT_BYTES = 8 * 2**20
 """About so many bytes of messages are one segment at most."""
 SEGMENT_SECONDS = 1.0
-"""So long a message waits at most until its segment is written."""
+"""How long a message waits at most until its segment is written."""
 IDLE_SECONDS = 10.0
-"""So often a source that writes nothing of ours is acknowledged: the log of its server goes on all the same."""
+"""How often a source that writes nothing of ours is acknowledged: the log of its server goes on all the same."""
 _POLL_SECONDS = 0.05
 
 

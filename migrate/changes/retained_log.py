@@ -16,10 +16,10 @@ from migrate.runtime.cancellation import CancellationToken
 
 _POLL_SECONDS = 5.0
 _END_SECONDS = 2.0
-"""So long the end waits for a server's answer, which the network may have swallowed."""
+"""How long the end waits for a server's answer, which the network may have swallowed."""
 _WARN_SHARE = 0.8
 _CATCH_UP_SECONDS = 60.0
-"""So long a server that keeps too much may not come to keep less. A capture that begins late has to read it first, and
+"""How long a server that keeps too much may keep as much. A capture that begins late has to read it first, and
 a server removes its log some time after it was acknowledged.
 """
 

@@ -33,7 +33,7 @@ from migrate.errors import UsageError as MoveoutUsageError
 from migrate.runtime import malloc
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "10000")
-"""So many milliseconds Arrow's own allocator keeps what is free, not 10: blocks come and go faster than that, row
+"""How many milliseconds Arrow's own allocator keeps what is free, not 10: blocks come and go faster than that, row
 groups within seconds. To get their pages from the system again, each of them cleared, takes 3 µs a page in a virtual
 machine. Read when pyarrow is imported.
 """

@@ -68,7 +68,7 @@ _NEXT_SKIPPED = (
     " what else differs"
 )
 _WATCH_SECONDS = 2.0
-"""So often the location is asked whether a cutover has begun."""
+"""How often the location is asked whether a cutover has begun."""
 
 
 class Followed(Struct, frozen=True):

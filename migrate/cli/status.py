@@ -62,7 +62,7 @@ from migrate.transfer.destination import TransferStatus, transfer_status
 _SHOWN_REASONS, _PAGE_GAPS = 10, 100
 _WATCH_SECONDS = 2.0
 _ENDED_SECONDS = 15.0
-"""So long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
+"""How long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
 _STATES = {
     "empty": "nothing is there yet; moveout export or moveout transfer brings a bundle, if the URL is right",
     "exporting": "an export is running",

@@ -20,7 +20,7 @@ from migrate.transfer.run import FileMoves
 
 BATCHING = Batching(PART_BYTES)
 PARTS_AT_ONCE = 4
-"""So many parts travel at once in each batch by default; a worker has as many batches under way as threads."""
+"""How many parts travel at once in each batch by default; a worker has as many batches under way as threads."""
 
 
 class TransferCluster(Struct, frozen=True):

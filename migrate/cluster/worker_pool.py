@@ -34,9 +34,9 @@ Result_co = TypeVar("Result_co", covariant=True)
 BATCH_BYTES = 8 * 2**20
 BATCH_ITEMS = 64
 MORE_THAN_THREADS = 0.25
-"""So much more is under way than the workers do at once: what waits for them when they have finished."""
+"""How much more is under way than the workers do at once: what waits for them when they have finished."""
 ATTEMPTS = 5
-"""So often a piece is given out whose workers die, or come back without having tried it."""
+"""How often a piece is given out whose workers die, or come back without having tried it."""
 HALT_SECONDS = 10.0
 
 

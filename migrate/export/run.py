@@ -49,7 +49,7 @@ from migrate.storage.api import MultipartStore, exists
 from migrate.storage.known_files import KnownFiles
 
 _REQUESTS = 16
-"""So many small files of the location are asked for, written or removed at once."""
+"""How many small files of the location are asked for, written or removed at once."""
 
 
 def already_sealed(

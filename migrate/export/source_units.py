@@ -49,9 +49,9 @@ REPORT_SECONDS = 10.0
 LAST_BYTES = 256 * 2**20
 """The last units are under way where no more than this is left: seconds of work on most links."""
 GIVE_UP_AFTER = 10
-"""After so many units in a row that the source denies, no more are tried."""
+"""After this many units in a row that the source denies, no more are tried."""
 _PAGE, _LEAST_READY = 200, 128
-"""So many planned units are read at once, as soon as fewer are ready."""
+"""How many planned units are read at once, as soon as fewer are ready."""
 _TINY_BYTES = 2**19
 _JOIN_SECONDS = 5.0
 
@@ -102,7 +102,7 @@ class SourceUnits:
             ),
         )
         self._together = run.store.together
-        """So many small units go into one group at most."""
+        """How many small units go into one group at most."""
         self._pool = self._open_pool(source)
         self._plan = _Plan(snapshot, run.ledger, source.name, run.progress)
         self._recorded_ids: set[str] = set()

@@ -23,7 +23,7 @@ from migrate.runtime import process_identity
 from migrate.storage.api import FileInfo, Store, exists
 
 READ_AT_MOST = 5_000
-"""So many commit records are read for exact sums; beyond, sums are scaled from the counts."""
+"""How many commit records are read for exact sums; beyond, sums are scaled from the counts."""
 _READERS = 16
 _GAPS = 1000
 

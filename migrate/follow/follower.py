@@ -33,13 +33,13 @@ from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
 _WATCH_SECONDS = 2.0
-"""So often a source is asked where its log ends."""
+"""How often a source is asked where its log ends."""
 _OPENED_SECONDS = 0.05
-"""So often the watch looks whether the destination was opened."""
+"""How often the watch looks whether the destination was opened."""
 _RESTORE_SECONDS = 2.0
-"""So often a destination is asked whether it was restored meanwhile."""
+"""How often a destination is asked whether it was restored meanwhile."""
 _LAST_SESSION_SECONDS = 120.0
-"""So long a server may take to notice that a session of ours has ended, where the network has dropped it, say."""
+"""How long a server may take to notice that a session of ours has ended, where the network has dropped it, say."""
 _RATE_SAMPLES = 30
 DEFINE_STEP = (
     "give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
@@ -48,7 +48,7 @@ DEFINE_STEP = (
 UNCOMPARED = "definitions of both sides could not be compared"
 _UNASKED = f"the source could not be asked which tables refuse changes, and {UNCOMPARED}"
 _DEFINITIONS_SECONDS, _DEFINITIONS_SHARE = 30.0, 20
-"""So often the definitions of both sides are compared; less often where that takes more than this share of the time."""
+"""How often the definitions of both sides are compared; less often where it takes more than this share of the time."""
 _STALE_SECONDS = 15.0
 """A source that has not said for so long where its log ends does not say how far behind we are."""
 

@@ -20,7 +20,7 @@ from migrate.storage.api import Store
 
 _PURPOSE = "cutover"
 _HANDOVER_SECONDS = 60.0
-"""So long a follow may take to end: it writes its last segment, and applies its last batch."""
+"""How long a follow may take to end: it writes its last segment, and applies its last batch."""
 _POLL_SECONDS = 0.5
 
 

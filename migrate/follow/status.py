@@ -29,11 +29,11 @@ from migrate.storage.api import MultipartStore, Store, Tidying
 _COUNTED_SEGMENTS = 50
 """The changes of more segments are not counted: each costs a request."""
 _CLOCKS_DIFFER_SECONDS = 5.0
-"""So far apart the clocks of two machines may be."""
+"""How far apart the clocks of two machines may be."""
 _DRAINED_SECONDS = 10.0
-"""So little that waits is left to the cutover itself."""
+"""Where no more than this waits, it is left to the cutover itself."""
 _SPEED_SECONDS = 3.0
-"""So long it is watched how fast the rest becomes less."""
+"""How long we watch how fast the rest becomes less."""
 
 
 class KeptChanges(Struct, frozen=True):

@@ -30,7 +30,7 @@ HISTORY_WEIGHT = 5.0
 _OWN_SHARE, _OTHER_SHARE = 0.1, 1.0
 """When this share of some work is done, its own ratio counts as much as the scenario's; and of others of its kind."""
 _MOST_TRUST = 0.85
-"""So much the own ratio counts at most: the end of a stage is not like its beginning."""
+"""How much the own ratio counts at most: the end of a stage is not like its beginning."""
 
 
 class Interval(Struct, frozen=True):

@@ -20,7 +20,7 @@ from migrate.plan.forecast import Forecast, MoveTimes, ReferenceClass
 from migrate.plan.stage_work import LEAVING
 
 EXACT_SOURCES = 10
-"""Up to so many sources of one priority the best order is found exactly."""
+"""For up to this many sources of one priority the best order is computed exactly."""
 DEFAULT_VALUE = 1.0
 DEFAULT_PRIORITY = 100
 

@@ -24,7 +24,7 @@ from migrate.storage.inflight_limit import gone_bytes
 
 _RATE_WINDOW_SECONDS = 20.0
 _LEAST_MOVES = 6
-"""So many changes a rate is made of at least, however long they take: a part may take minutes."""
+"""A rate is made of at least this many changes, however long they take: a part may take minutes."""
 _LEAST_SECONDS = 0.5
 """No rate is shown of less: a moment says nothing."""
 _ITEM_BYTES = 1000

@@ -31,7 +31,7 @@ from migrate.storage.registry import open_location
 
 VERSION = 1
 RENEW_SECONDS = 5.0
-"""After so long the file is written again, even if nothing has moved: a sign of life."""
+"""After this time the file is written again, even if nothing has moved: a sign of life."""
 STALE_SECONDS = 30.0
 """A file that is older has no writer, unless that is a process of this machine that lives."""
 _LOOK_SECONDS, _LEAST_SECONDS, _MOVED = 0.2, 0.5, 0.004

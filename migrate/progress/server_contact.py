@@ -50,7 +50,7 @@ WORKING = ContactTimeouts()
 LOOKING = ContactTimeouts(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
 """Of a command that only looks: nothing is lost where it ends, or goes on without a server."""
 LIMITED_SECONDS = 60.0
-"""So long a silent server is waited for where somebody waits for the command, or an application stands still."""
+"""How long a silent server is waited for where somebody waits for the command, or an application stands still."""
 
 Ask = Callable[[], None]
 """Logs in and out again. Raises ``UnreachableError`` where there is no answer."""

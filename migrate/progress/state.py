@@ -16,7 +16,7 @@ State = Literal["waiting", "running", "done", "stopped"]
 COUNTED = "counted "
 """Stands before what is forecast where not everything was counted."""
 SHOWN_TASKS = 200
-"""So many tasks of a stage are kept; a stage has one or two a source."""
+"""How many tasks of a stage are kept; a stage has one or two a source."""
 
 
 _SURE_FRACTION, _SURE_SECONDS = 0.01, 30.0

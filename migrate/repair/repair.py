@@ -21,7 +21,7 @@ from migrate.repair.row_sides import TableSides, located_side
 from migrate.runtime.cancellation import CancellationToken
 
 RETRIED_ROWS = 1000
-"""So many rows that were refused are tried at once."""
+"""How many rows that were refused are tried at once."""
 
 
 class TableWriter(Protocol):

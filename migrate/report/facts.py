@@ -24,7 +24,7 @@ SHOWN_GAPS = 200
 SHOWN_LOSSES = 200
 SHOWN_BARS = 20
 _PREFIXES = 5000
-"""So many prefixes have lines of their own; what comes later counts as others."""
+"""How many prefixes have lines of their own; what comes later counts as others."""
 OTHERS = None
 """The label of what has no bar of its own."""
 

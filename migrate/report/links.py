@@ -10,7 +10,7 @@ from migrate.bundle.bundle_json import BundleInfo
 from migrate.report.render import render
 
 SHOWN = 1000
-"""So many files have a link on the page; the script and the list have all."""
+"""How many files have a link on the page; the script and the list have all."""
 
 
 class Link(Struct, frozen=True):

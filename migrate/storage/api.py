@@ -26,7 +26,7 @@ MAX_PARTS = 10_000
 PART_BYTES = 16 * 2**20
 """The usual part."""
 CLOCK_SKEW = timedelta(minutes=15)
-"""So far apart S3 lets clocks be: what differs by less is in order."""
+"""How far apart S3 lets clocks be: what differs by less is in order."""
 
 
 class FileInfo(Struct, frozen=True):

@@ -17,7 +17,7 @@ _FORGOTTEN_SECONDS = 150.0
 SILENT_SECONDS = 15.0
 """A server that gives no answer for so long is reported, and waited for."""
 ANSWER_SECONDS = 60.0
-"""So long a request waits for a server that sends nothing, or takes nothing, before it fails."""
+"""How long a request waits for a server that sends nothing, or takes nothing, before it fails."""
 _looking: list[None] = []
 """An entry for each ``looking`` that lasts. It is of the process: boto3 waits in connections and threads of its own, so
 no parameter reaches all that has to wait for a shorter time.

@@ -23,7 +23,7 @@ from migrate.storage.s3.source_bucket import S3Bucket, is_same_bucket, open_buck
 from migrate.sync.plan import Sides
 
 _CONNECTIONS, _SOURCE_CONNECTIONS = 16, 4
-"""So many requests are under way at once before the first object is copied."""
+"""How many requests are under way at once before the first object is copied."""
 
 
 def open_sides(

@@ -46,7 +46,7 @@ from migrate.sync.versions.hidden_keys import HiddenKeys
 _AHEAD = 16
 _NOT_REMOVED = "its key, which is percent-encoded here, is not UTF-8; it was not removed at the destination"
 CUTOVER_TRIES = 5
-"""So often what has changed since is copied before a cutover is given up: then the source is still written to."""
+"""How often what has changed since is copied before a cutover is given up: then the source is still written to."""
 
 
 class SyncOptions(Struct, frozen=True):

@@ -47,15 +47,15 @@ class Counter(Protocol):
     """Receives what happens to files under way. Thread-safe; sizes are bytes."""
 
     def move_bytes(self, file: SealedFile, size_bytes: int) -> None:
-        """So many bytes became durable at the destination."""
+        """Count bytes that became durable at the destination."""
         ...
 
     def skip_bytes(self, file: SealedFile, size_bytes: int) -> None:
-        """So many bytes were durable from an earlier run."""
+        """Count bytes that were durable from an earlier run."""
         ...
 
     def pass_bytes(self, file: SealedFile, size_bytes: int) -> None:
-        """So many bytes were counted before and are done with again."""
+        """Take note of bytes that were counted before and are done again."""
         ...
 
     def move_file(self, file: SealedFile) -> None:

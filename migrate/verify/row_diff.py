@@ -25,7 +25,7 @@ KEPT_ROWS = 1000
 KEPT_BYTES = 32 * 2**20
 """Texts of differing rows that are kept, of each side."""
 FEW_ROWS = 100
-"""So many rows of each side are examined where there are more than can be kept."""
+"""How many rows of each side are examined where there are more than can be kept."""
 
 
 class Side(Protocol):

@@ -50,12 +50,12 @@ FORMAT_TABLE = 0
 _DUMP = struct.Struct("<IHI")
 _HEARTBEAT_NANOSECONDS = 10**9
 _SILENCE_SECONDS = 60.0
-"""After so long without a heartbeat the server is gone."""
+"""After this time without a heartbeat the server is gone."""
 _QUEUE_BYTES = 64 * 2**20
-"""So much waits to be received; then the server waits."""
+"""How much waits to be received; then the server waits."""
 _BATCH_BYTES = 8 * 2**20
 _FILES_KNOWN = 2
-"""Of so many files it is kept when they were made: what was captured may end in the one before the last."""
+"""How many files have the time kept at which they were made: what was captured may end in the one before the last."""
 _MADE_AT = re.compile(r"\d{1,10}:\d{1,10}", re.ASCII)
 _SHOWN = 60
 _PREPARE = (

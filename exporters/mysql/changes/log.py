@@ -52,7 +52,7 @@ from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 from exporters.touched_rows import TouchedRows
 
 _LOCK_SECONDS = 15
-"""So long a server may take to see that the reader of a log is gone."""
+"""How long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
 _ACTING_KEYS = """
 SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA = CONSTRAINT_SCHEMA

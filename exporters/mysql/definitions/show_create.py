@@ -72,7 +72,7 @@ _NAMED = (
     _EVENTS.replace("EVENT_NAME", "EVENT_NAME, CRC32(EVENT_DEFINITION)", 1),
 )
 _TRIES = 5
-"""So often definitions are read where views or events have got other names meanwhile: no lock keeps them."""
+"""How often definitions are read where views or events have got other names meanwhile: no lock keeps them."""
 _RENAMED = (
     "some got other names each time that they were read: what is here as one may be another's definition"
 )

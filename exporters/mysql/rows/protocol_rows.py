@@ -22,7 +22,7 @@ from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.row_blocks import LongRowText
 
 BLOCK_BYTES = 2**20
-"""So much is handed over at once, where no row is longer than that."""
+"""How much is handed over at once, where no row is longer than that."""
 BUFFER_BYTES = 2**18
 SMALL_BYTES = 64 * 2**10
 PAUSE_SECONDS = 0.001

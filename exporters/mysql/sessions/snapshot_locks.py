@@ -20,9 +20,9 @@ from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 
 GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION, NO_LOCK = "global read lock", "table locks", "one session", "no lock"
 LOCK_SECONDS = 30
-"""So long may a lock wait for running statements; others wait behind it meanwhile."""
+"""How long a lock may wait for running statements; others wait behind it meanwhile."""
 IDLE_SECONDS = 60
-"""So long may the session that holds a lock send nothing: then the server ends it, for this machine may be gone. It
+"""How long the session that holds a lock may send nothing: then the server ends it, for this machine may be gone. It
 reads no rows, so it is never slow. Sessions that read may be: see ``PINNED`` in ``connection``.
 """
 _NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}

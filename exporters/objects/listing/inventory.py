@@ -32,7 +32,7 @@ from exporters.selection import EVERYTHING, Selection
 from exporters.structs import as_dict
 
 SHARD_ROWS = 20_000
-"""So many rows are in memory at once while listing and while the index is put together: tens of MB."""
+"""How many rows are in memory at once while listing and while the index is put together: tens of MB."""
 SMALL_BYTES = 8 * 2**20
 """Objects up to this size travel in packs."""
 
@@ -64,7 +64,7 @@ class Totals(Struct, frozen=True):
     order: Sequence[int] = ()
     """The numbers of the shards, in the order of their keys; empty where that is the order of their numbers."""
     at_once: int = 1
-    """So many listings at once were worth it."""
+    """How many listings at once were worth it."""
     ends: Sequence[str] = ()
     """Keys at which shards end, at even distances."""
 

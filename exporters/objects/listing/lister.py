@@ -26,7 +26,7 @@ from exporters.objects.listing.shards import ShardRange
 from exporters.selection import Selection
 
 PAGES = 8
-"""So many pages of each listing are looked at before it is tried whether more of them bring more."""
+"""How many pages of each listing are looked at before it is tried whether more of them bring more."""
 _GROWS = 1.2
 
 

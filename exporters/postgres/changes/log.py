@@ -102,11 +102,11 @@ _LONGEST_NAME = 50
 _ATTEMPTS, _ATTEMPT_SECONDS = 2, 1.0
 """The replication protocol is asked for so often before it counts as refused."""
 _LOCK_SECONDS = 1.0
-"""So long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
+"""How long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
 _WAIT_SECONDS = 60.0
-"""So long it is waited for in all."""
+"""How long it is waited for in all."""
 _STUCK_SECONDS = 2.0
-"""So long a table has to be locked before its changes are done without: a TRUNCATE is over by then."""
+"""How long a table has to be locked before its changes are done without: a TRUNCATE is over by then."""
 _SHORT_QUESTION = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",

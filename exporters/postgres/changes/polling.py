@@ -36,9 +36,9 @@ _REST_SECONDS = 0.5
 half of the time at most.
 """
 _TURN_BYTES = 128 * 2**20
-"""So much of the log is one turn at least: it has as much that is new as is decoded again."""
+"""How much of the log is one turn at least: it has as much that is new as is decoded again."""
 _UNACKNOWLEDGED_SECONDS = 5.0
-"""So long the next turn waits for the acknowledgement of what came before: without it all of that is decoded again."""
+"""How long the next turn waits for the acknowledgement of what came before: without it all of that is decoded again."""
 _NAP_SECONDS = 0.02
 _BATCH_BYTES = 4 * 2**20
 """``receive`` returns about so many bytes at most."""

@@ -24,9 +24,9 @@ from exporters.structs import as_dict
 TABLES, SENDS_GENERATED = "tables", "generated"
 """Under these names the log of a base has the published tables, and that values of generated columns are sent."""
 _BATCH = 500
-"""So many tables are added by one statement: it locks each of them until its end."""
+"""How many tables are added by one statement: it locks each of them until its end."""
 _LOCK_SECONDS, _WAIT_SECONDS = 0.5, 60.0
-"""So long a lock is waited for at once, while others wait behind it, and in all."""
+"""How long a lock is waited for at once, while others wait behind it, and in all."""
 _GENERATED_VERSION, _ROOT_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 130000, 180000
 _REFUSES = "once published, it refuses UPDATE and DELETE"
 _HASHED_ENUM = (

@@ -21,7 +21,7 @@ _LONGEST = 63
 _HASH = 8
 OBJECT_IN_USE = "55006"
 _RELEASE_SECONDS = 10.0
-"""So long a server may take to see that the reader of a slot is gone."""
+"""How long a server may take to see that the reader of a slot is gone."""
 _AGAIN_SECONDS = 0.2
 _PAGE_BYTES = 8192
 _HEADERS = (24, 40)

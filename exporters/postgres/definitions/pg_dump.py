@@ -83,7 +83,7 @@ statements, until the program switches it off: it is tried again for so long.
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
 _AGAIN_SECONDS = (1.0, 5.0)
-"""After so long a program is run again whose connection was ended."""
+"""A program whose connection was ended is run again after this time."""
 _STOP_SECONDS = 0.5
 """How often a program that runs is asked to stop, where it is to."""
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 Chunk = tuple[PostgresTable, Range]
 """A table, and a range of its pages."""
 BATCH = 32
-"""So many small chunks are read by one request: their locks are held together."""
+"""How many small chunks are read by one request: their locks are held together."""
 _SMALL_TABLE_BYTES = 128 * 2**10
 _BLOCK_BYTES = 2**20
 """Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""

@@ -82,11 +82,11 @@ _OWN_SESSIONS: set[str] = set()
 """The databases, by their URLs, of which it is known that a connection keeps its session."""
 _PROCESS = b"SELECT pg_catalog.pg_backend_pid()"
 _PROCESS_QUESTIONS, _PROCESS_SECONDS = 3, 2.0
-"""So often it is asked for that: the application may just use the same session. So long another connection's answer is
-waited for.
+"""How often it is asked for that: the application may just use the same session. How long we wait for the answer of
+another connection.
 """
 _CANCELLED_SECONDS = 5.0
-"""So long the first statements of a connection are repeated where the server cancels them."""
+"""How long the first statements of a connection are repeated where the server cancels them."""
 _QUERY_CANCELED = "57014"
 AS_BEGUN = ("datestyle", "intervalstyle", "timezone", "extra_float_digits", "bytea_output", "xmloption")
 """Settings on which the text depends that a database's own code makes of values, in a materialized view say: there hold

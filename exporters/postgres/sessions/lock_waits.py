@@ -22,7 +22,7 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect
 
 POLL_SECONDS = 2.0
 AGAIN_SECONDS = 60
-"""After so many seconds the same wait is reported again."""
+"""After this many seconds the same wait is reported again."""
 
 _WAITS = """
 SELECT p.pid, coalesce(b.usename::text, ''), coalesce(b.application_name, ''),

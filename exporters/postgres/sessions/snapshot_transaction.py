@@ -12,7 +12,7 @@ from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.schemas import SEARCH_EVERY_SCHEMA
 
 QUERIES = 100
-"""So many queries are one transaction. The locks of all tables and indexes that it read are held until its end, and a
+"""How many queries are one transaction. The locks of all tables and indexes that it read are held until its end, and a
 server has no room for those of ten thousand tables.
 """
 NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})

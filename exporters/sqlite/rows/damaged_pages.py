@@ -24,7 +24,7 @@ Bounds = tuple[int | None, int | None]
 
 
 class Stretch(Struct, frozen=True):
-    """So many ``rows``, from the rowid ``first`` on, can be read one after the other."""
+    """This many ``rows``, from the rowid ``first`` on, can be read one after the other."""
 
     first: int
     rows: int

@@ -25,7 +25,7 @@ from exporters.row_digest import MODULUS, RowsDigest, digest_texts
 from exporters.sql.value_codec import values_of
 
 FEW_ROWS = 8
-"""So few rows are hashed value by value: they may be huge, and need no copies then."""
+"""Up to this many rows are hashed value by value: they may be huge, and need no copies then."""
 
 
 class RawText(bytes):

@@ -23,7 +23,7 @@ from migrate.errors import MoveoutError, UsageError
 from migrate.storage.registry import open_location
 
 _MOST_COMPLETED = 20_000
-"""So many objects are looked at, in the order of their keys, before a shell has its answer."""
+"""How many objects are looked at, in the order of their keys, before a shell has its answer."""
 
 
 def complete_source(context: typer.Context, incomplete: str) -> list[str]:

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 SIZE = 32
 GROUP = 256
-"""So many leaves share one node of the eighth level; what is kept of a tree is that level."""
+"""How many leaves share one node of the eighth level; what is kept of a tree is that level."""
 EMPTY = sha256().digest()
 
 

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 Name = tuple[str, str]
 """Schema and name of a table."""
 _NAMED = 1000
-"""So many are named one by one."""
+"""How many are named one by one."""
 
 
 class FinishedRestore(Struct, frozen=True):

@@ -59,7 +59,7 @@ from migrate.storage.s3.own_objects import RESTORES
 _LOOKED_AT = 1000
 """Of objects that are there already, so many are asked for their metadata and tags."""
 _GIVE_BACK_EVERY = 32
-"""After so many batches free memory is given back to the system: it is scattered among memory in use."""
+"""After this many batches free memory is given back to the system: it is scattered among memory in use."""
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
 

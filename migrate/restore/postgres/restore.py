@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 
 _SHOWN = 5
-"""So many tables that cannot be made are named at once; the outcome has all."""
+"""How many tables that cannot be made are named at once; the outcome has all."""
 
 
 class PostgresRestorer:

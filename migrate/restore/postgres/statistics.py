@@ -43,7 +43,7 @@ WHERE coalesce(i.indexprs, i.indpred) IS NOT NULL AND (i.indrelid = %(table)s::p
 """The indexes of a table and of its partitions that run code."""
 _REMOTE = "it has foreign tables below it, and their servers are not asked"
 _TOGETHER = 32
-"""So many tables at most are analyzed by one statement."""
+"""How many tables at most are analyzed by one statement."""
 
 
 class Analysis:

@@ -36,7 +36,7 @@ def make_directories(directory: Path) -> None:
 
 
 _NAME_CHARACTERS = 200
-"""So much of a name fits into that of its temporary file."""
+"""How much of a name fits into that of its temporary file."""
 
 
 def open_regular(path: Path, *, follows: bool = True) -> BinaryIO:

@@ -49,7 +49,7 @@ _PAYS = f"{_PAYER}=requester"
 MAX_CONNECTIONS = 64
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _KEPT = 16
-"""So many sessions, and so many clients, are kept for the next location with the same profile."""
+"""How many sessions, and how many clients, are kept for the next location with the same profile."""
 _VARIABLES = re.compile("AWS_.*|.*_PROXY|HOME|REQUESTS_CA_BUNDLE", re.IGNORECASE)
 _FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
 _making_sessions = threading.Lock()

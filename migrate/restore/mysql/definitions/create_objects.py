@@ -41,7 +41,7 @@ _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _MARKED_TOGETHER = 100
 _LATE = frozenset({"view", "trigger", "event"})
 _SESSIONS = 4
-"""So many sessions make tables at once, or as many as there are workers: a server waits for its disk several times for
+"""How many sessions make tables at once, or as many as there are workers: a server waits for its disk several times for
 each table, and not more often for several.
 """
 _TABLES_EACH = 4

@@ -69,9 +69,9 @@ a server's disk takes.
 """
 _TRIES = 5
 _FEW = 256
-"""So many rows are tried at once where some are refused."""
+"""How many rows are tried at once where some are refused."""
 _MOST_REFUSED = 1000
-"""After so many refused rows of a part no more of it are tried."""
+"""After this many refused rows of a part no more of it are tried."""
 _NO_BULK = {1047, 1295, 1835, 4033}
 """The server does not take rows in bulk: something between it and us, or a binary log of statements."""
 _PASSING = {1205, 1213}

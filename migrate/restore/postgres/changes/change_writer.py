@@ -58,7 +58,7 @@ _SETTINGS = {
 """A few thousand rows are looked up by an index, whatever the server thinks of their number."""
 _WAITING_CHANGES = 20_000
 _WAITING_BYTES = 16 * 2**20
-"""So much waits at most."""
+"""How much waits at most."""
 _BEGIN = b"BEGIN; SELECT pg_catalog.pg_backend_pid()"
 _PROCESS = """
 SELECT pg_catalog.pg_backend_pid() WHERE pg_catalog.current_setting('search_path') = ''

@@ -36,7 +36,7 @@ it. Every role may set this, and what the server allows by itself is not made le
 _MOST_MEMORY_KB = 2 * 2**20 - 1
 """In one session. More than 2 GB a server on Windows does not take (PostgreSQL documentation, 20.4)."""
 TOGETHER = 32
-"""So many light entries are made in one transaction at most."""
+"""How many light entries are made in one transaction at most."""
 _FEWEST_TOGETHER = 4
 """Fewer are not worth a transaction of their own where others wait behind them."""
 _MARK = "post-data/"

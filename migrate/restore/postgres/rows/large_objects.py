@@ -25,7 +25,7 @@ SELECT min(m.oid) FROM pg_catalog.pg_largeobject_metadata m
 WHERE m.oid = ANY (%s::oid[]) AND (NOT %s OR pg_catalog.lo_get(m.oid, 0, 1) <> '')
 """
 _PAGE_BYTES = 2048
-"""So much of an object is a row of pg_largeobject (LOBLKSIZE in src/include/storage/large_object.h)."""
+"""The bytes of an object in one row of pg_largeobject (LOBLKSIZE in src/include/storage/large_object.h)."""
 _ZEROS = bytes(_PAGE_BYTES)
 
 

@@ -30,7 +30,7 @@ _SMALL_BYTES = 256 * 2**10
 _ALL_BYTES = 16 * 2**20
 """A part with no more text is prepared, and so much of all of them."""
 _TOGETHER = 64
-"""So many parts at most, with no more text than one part may have, are made together."""
+"""How many parts at most, with no more text than one part may have, are made together."""
 
 
 class PreparedPart(Struct, frozen=True):
