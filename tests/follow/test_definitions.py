@@ -15,7 +15,7 @@ from exporters.postgres.definitions.object_access import (
     without_newer,
 )
 from migrate.changes.remainder import BothSides
-from migrate.restore.postgres.changes.definition_gaps import definition_gaps
+from migrate.restore.postgres.changes.definition_gaps import _Definition, _differs, definition_gaps
 from scripts.postgres_versions import find_postgres_of
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
@@ -31,7 +31,7 @@ CREATE INDEX of_some ON printed_otherwise (a) WHERE a IN ('x', 'y');
 CREATE VIEW of_those AS SELECT a FROM printed_otherwise WHERE a NOT IN ('x', 'y');
 CREATE VIEW guarded WITH (check_option = local, security_barrier = true) AS SELECT id FROM fees;
 CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere OPTIONS (host 'a', dbname 'b');
-CREATE PUBLICATION "Sent out" FOR TABLE fees WITH (publish = 'insert');
+CREATE PUBLICATION "Sent out" FOR TABLE fees WITH (publish = 'insert'); CREATE EXTENSION hstore;
 """
 LATER = {
     "schema later": "CREATE SCHEMA later",
@@ -49,6 +49,7 @@ LATER = {
     "function public.f(a integer)": "CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'",
     "rule quiet of public.moods": "CREATE RULE quiet AS ON DELETE TO moods DO ALSO NOTIFY moods",
     "policy mine of public.notes": "CREATE POLICY mine ON notes USING (true)",
+    "user mapping for PUBLIC on server far": "CREATE USER MAPPING FOR PUBLIC SERVER far",
     "publication namespace later in publication Sent out": 'ALTER PUBLICATION "Sent out" ADD TABLES IN SCHEMA later',
 }
 ROWS = """
@@ -74,6 +75,7 @@ CREATE TABLE spelled (id int PRIMARY KEY, name text COLLATE "C"); CREATE PUBLICA
 CREATE AGGREGATE together(int) (SFUNC = int4pl, STYPE = int);
 CREATE FUNCTION cheap() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FOREIGN TABLE distant (a int) SERVER far OPTIONS (name 'a'); CREATE FOREIGN TABLE away (a int) SERVER far;
+CREATE FOREIGN TABLE apart (a int) SERVER far; CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY); CREATE SCHEMA more;
 CREATE FUNCTION heard() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 CREATE EVENT TRIGGER heard ON ddl_command_end EXECUTE FUNCTION heard();
 """
@@ -107,6 +109,9 @@ AGAIN = {
     "foreign table public.distant": "ALTER FOREIGN TABLE distant OPTIONS (SET name 'b')",
     "foreign table public.away": "ALTER FOREIGN TABLE away ADD b int",
     "event trigger heard": "ALTER EVENT TRIGGER heard DISABLE",
+    "foreign table public.apart": "ALTER FOREIGN TABLE apart ALTER a OPTIONS (name 'b')",
+    "table public.fleeting": "ALTER TABLE fleeting SET LOGGED",
+    "extension hstore": "ALTER EXTENSION hstore SET SCHEMA more",
 }
 
 
@@ -230,6 +235,43 @@ def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, othe
     assert followed.json["result"]["sources"][0]["undefined"] == []
     again = call("cutover", "-c", "moveout.toml")
     assert again.code == 0, again
+
+
+def test_a_view_is_another_one_only_where_the_destination_prints_its_query_otherwise(postgres):
+    """As between servers of two versions, which print the same query differently."""
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t (id int); CREATE VIEW v AS SELECT id FROM t WHERE id > 3")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET search_path = ''")
+        ((present,),) = connection.execute("SELECT pg_get_viewdef('public.v'::regclass)")
+        for query, differs in {
+            "SELECT t.id FROM public.t WHERE ((t.id > 3));": False,
+            "SELECT t.id FROM public.t WHERE ((t.id > 4));": True,
+            "SELECT t.id FROM public.t WHERE public.lacking(t.id);": True,
+        }.items():
+            sides = _Definition("", query, is_new=True), _Definition("", present, is_new=False)
+            assert _differs("view", *sides, connection) is differs
+        assert not _differs("view", sides[0]._replace(is_new=False), sides[1], connection)
+    assert fetch(url, "SELECT count(*) FROM pg_class WHERE relname = 'moveout_printed'") == [(0,)]
+
+
+def test_names_that_the_server_gives_by_itself_are_not_missing(postgres):
+    """Those of keys of partitions differ between versions, and no dump has an operator that is only named."""
+    old, new = postgres.database(), postgres.database()
+    for url in (old, new):
+        run_sql(
+            url,
+            "CREATE TABLE months (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE TABLE bills (month int,"
+            " CONSTRAINT of_month FOREIGN KEY (month) REFERENCES months); CREATE TABLE may PARTITION OF months"
+            " FOR VALUES IN (5); CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, PROCEDURE = int4eq)",
+        )
+    run_sql(new, "UPDATE pg_constraint SET conname = conname || '_' WHERE conparentid <> 0 AND contype = 'f'")
+    run_sql(
+        old,
+        "DROP OPERATOR === (int, int); CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, PROCEDURE = int4eq,"
+        " NEGATOR = =!=)",
+    )
+    assert definition_gaps(BothSides(old, {}, new, {}), (), {TRANSACTION: 3}) == []
 
 
 @pytest.mark.torture

@@ -26,6 +26,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.changes.remainder import BothSides, DefinitionGaps
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.postgres.changes.follow_marks import tables_read_again
+from migrate.restore.postgres.destination import without_event_triggers
 
 _ARGUMENTS = r"regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', '\1', 'g')"
 """From PostgreSQL 14 on it is printed that an argument of a procedure is for input."""
@@ -58,7 +59,8 @@ objects(kind, label, part_of, class, oid) AS (
   FROM pg_catalog.pg_index x JOIN relations r ON r.oid = x.indrelid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = x.indexrelid)
   UNION ALL SELECT 'constraint', format('%I of %s', k.conname, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
-  FROM pg_catalog.pg_constraint k JOIN relations r ON r.oid = k.conrelid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
+  FROM pg_catalog.pg_constraint k JOIN relations r ON r.oid = k.conrelid
+  WHERE k.contype IN ('c', 'p', 'u', 'x') OR k.contype = 'f' AND k.conparentid = 0
   UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
   FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
   UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
@@ -69,6 +71,9 @@ objects(kind, label, part_of, class, oid) AS (
     'pg_catalog.pg_proc'::regclass, p.oid
   FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
   UNION ALL SELECT 'type', label, '', 'pg_catalog.pg_type'::regclass, oid FROM types
+  UNION ALL SELECT 'user mapping', format('for %s on server %I', CASE umuser WHEN 0 THEN 'PUBLIC' ELSE
+    quote_ident(usename) END, srvname), '', 'pg_catalog.pg_user_mapping'::regclass, umid
+  FROM pg_catalog.pg_user_mappings
   UNION ALL SELECT 'label', format('%L of %s', e.enumlabel, t.label), t.label, 'pg_catalog.pg_type'::regclass, t.oid
   FROM pg_catalog.pg_enum e JOIN types t ON t.oid = e.enumtypid
   UNION ALL SELECT i.type, i.identity, split_part(i.identity, ' in publication ', 2), o.class, o.oid
@@ -85,6 +90,8 @@ _OTHERS = (
     "pg_ts_template",
 )  # fmt: skip
 """Catalogs of objects that the server itself names, by their types and identities."""
+_MADE = {"pg_operator": "oprcode <> 0"}
+"""An operator that another one only names, as its negator, is not made yet."""
 _SINCE_15 = "pg_publication_namespace"
 _VERSION_15 = 150000
 _FIRST_OID = 16384
@@ -95,7 +102,9 @@ _OBJECTS = (
     .replace("{our_publications}", rf"(^| in publication )\"?{PREFIX}")
     .replace("{arguments}", _ARGUMENTS)
 )
-"""Objects by their kinds and names, and of what each is a part; those of extensions come with these."""
+"""Objects by their kinds and names, and of what each is a part; those of extensions come with these. The server makes
+foreign keys of partitions, also of those to which a key refers, and calls them otherwise in each version.
+"""
 _DEFINITIONS = r"""
 WITH schemas AS (
   SELECT oid, nspname FROM pg_catalog.pg_namespace
@@ -108,8 +117,8 @@ published AS MATERIALIZED (
     SELECT p.pubname FROM pg_catalog.pg_publication_rel o JOIN pg_catalog.pg_publication p ON p.oid = o.prpubid
     WHERE to_jsonb(o) ->> 'prattrs' <> '' OR to_jsonb(o) ->> 'prqual' <> '')),
 definitions(kind, label, stored, printed, made_by) AS (
-  SELECT 'table', label, concat_ws(' ', relrowsecurity, relforcerowsecurity, pg_get_expr(relpartbound, r.oid), (
-    SELECT string_agg(h.inhparent::regclass::text, ' ' ORDER BY h.inhseqno)
+  SELECT 'table', label, concat_ws(' ', relpersistence, relrowsecurity, relforcerowsecurity,
+    pg_get_expr(relpartbound, r.oid), (SELECT string_agg(h.inhparent::regclass::text, ' ' ORDER BY h.inhseqno)
     FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid)), '', NULL::xid
   FROM relations r WHERE r.relkind IN ('r', 'p')
   UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
@@ -126,7 +135,8 @@ definitions(kind, label, stored, printed, made_by) AS (
     concat_ws(' ', k.contype, CASE WHEN k.contype IN ('p', 'u', 'f') THEN k.printed END), k.printed, k.made_by
   FROM relations r JOIN (SELECT conrelid, conname, contype, xmin AS made_by,
       regexp_replace(pg_get_constraintdef(oid), ' NOT VALID$', '') AS printed
-    FROM pg_catalog.pg_constraint WHERE contype IN ('c', 'f', 'p', 'u', 'x')) AS k ON k.conrelid = r.oid
+    FROM pg_catalog.pg_constraint
+    WHERE contype IN ('c', 'p', 'u', 'x') OR contype = 'f' AND conparentid = 0) AS k ON k.conrelid = r.oid
   UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), concat_ws(' ', g.tgtype, g.tgenabled),
     pg_get_triggerdef(g.oid), g.xmin
   FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
@@ -167,8 +177,11 @@ definitions(kind, label, stored, printed, made_by) AS (
   UNION ALL SELECT 'server', quote_ident(srvname), '', concat_ws(' ', srvtype, srvversion,
     array_to_string(ARRAY(SELECT unnest(srvoptions) ORDER BY 1), ' ')), xmin
   FROM pg_catalog.pg_foreign_server
+  UNION ALL SELECT 'extension', quote_ident(extname), '', extnamespace::regnamespace::text, xmin
+  FROM pg_catalog.pg_extension
   UNION ALL SELECT 'foreign table', r.label, (
-      SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+      SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod),
+        array_to_string(ARRAY(SELECT unnest(a.attfdwoptions) ORDER BY 1), ' ')), ', ' ORDER BY a.attnum)
       FROM pg_catalog.pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped),
     array_to_string(ARRAY(SELECT unnest(f.ftoptions) ORDER BY 1), ' '), f.xmin
   FROM pg_catalog.pg_foreign_table f JOIN relations r ON r.oid = f.ftrelid
@@ -216,6 +229,7 @@ was the last one: a statement that changes the type of a column writes all rows 
 """
 _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
+_PRINTED = "moveout_printed"
 _MAJOR = 10000
 _MAINTAIN_VERSION = 170000
 
@@ -265,7 +279,7 @@ def compare_definitions(
     changed = sorted(
         name
         for name in common
-        if defined[name].differs(at_destination[name], as_printed=is_one_version or name[0] not in _VIEWS)
+        if _differs(name[0], defined[name], at_destination[name], None if is_one_version else destination)
     )
     gaps = [
         f"{kind} {label}{' as it is defined now' if (kind, label) in common else ''}"
@@ -291,6 +305,39 @@ def compare_definitions(
     ]
     settings = note_other_settings(*map(session_settings, (source, destination)))
     return DefinitionGaps(gaps, surplus, settings)
+
+
+def _differs(
+    kind: str, definition: _Definition, present: _Definition, destination: psycopg.Connection[Any] | None
+) -> bool:
+    """Tell whether an object is another one than at the ``destination``, which is named where its server is of another
+    version.
+    """
+    if destination is None or kind not in _VIEWS:
+        return definition.differs(present, as_printed=True)
+    is_query = kind != "rule" and definition.differs(present, as_printed=True)
+    return definition.differs(present, as_printed=False) or (
+        is_query and _is_other_query(destination, definition.printed, present.printed)
+    )
+
+
+def _is_other_query(destination: psycopg.Connection[Any], query: str, present: str) -> bool:
+    """Tell whether a view's query is another one than the destination has, once its server has printed it, too: each
+    version does so otherwise. True where it lacks what the query needs, False where the role may not try that.
+    """
+    try:
+        with destination.transaction(force_rollback=True), without_event_triggers(destination):
+            destination.execute(f"CREATE TEMPORARY VIEW {_PRINTED} AS {query}".encode())
+            ((printed,),) = read_texts(
+                destination, f"SELECT textsend(pg_get_viewdef('pg_temp.{_PRINTED}'::regclass))"
+            )
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+        return False
+    except psycopg.Error:
+        if destination.closed:
+            raise
+        return True
+    return printed != present
 
 
 def _whole(side: Mapping[tuple[str, str], str], other: Mapping[tuple[str, str], str]) -> set[str]:
@@ -383,6 +430,9 @@ def _dropped(
 def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
     """Return of what each object is a part, by kind and name."""
     catalogs = (*_OTHERS, _SINCE_15) if connection.info.server_version >= _VERSION_15 else _OTHERS
-    others = (f"SELECT 'pg_catalog.{name}'::regclass, oid FROM pg_catalog.{name}" for name in catalogs)
+    others = (
+        f"SELECT 'pg_catalog.{name}'::regclass, oid FROM pg_catalog.{name} WHERE {_MADE.get(name, 'true')}"
+        for name in catalogs
+    )
     query = _OBJECTS.replace("{others}", " UNION ALL ".join(others))
     return {(kind, label): part_of for kind, label, part_of in read_texts(connection, query)}
