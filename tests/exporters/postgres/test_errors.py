@@ -295,8 +295,15 @@ def test_owners_are_left_out_and_noted_where_the_destination_does_not_permit_the
     postgres, other_postgres, tmp_path, monkeypatch
 ):
     url = login(postgres, "proprietor")
-    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO proprietor; CREATE INDEX ON t (x)")
+    run_sql(
+        url,
+        "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO proprietor; CREATE INDEX ON t (x);"
+        "DROP ROLE IF EXISTS only_there; CREATE ROLE only_there; GRANT SELECT ON t TO pg_monitor, only_there;"
+        "CREATE FUNCTION of_few() RETURNS int LANGUAGE sql AS 'SELECT 1'; REVOKE ALL ON FUNCTION of_few() FROM PUBLIC;"
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor",
+    )
     export_database(url, tmp_path / "bundle")
+    run_sql(url, "DROP OWNED BY only_there; DROP ROLE only_there")
     destination = login(other_postgres, "tenant")
     run_sql(
         destination,
@@ -304,8 +311,15 @@ def test_owners_are_left_out_and_noted_where_the_destination_does_not_permit_the
     )
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "tenant"))
-    assert outcome.findings == ()
-    assert any("owners and privileges" in note for note in outcome.notes)
+    assert outcome.findings == outcome.left_out == ()
+    assert any("owners were left out" in note for note in outcome.notes)
+    (note,) = (note for note in outcome.notes if note.startswith("privileges that could not be given: "))
+    assert "TO only_there of ACL public.TABLE t" in note
+    assert "DEFAULT PRIVILEGES FOR TABLES" in note
+    query = (
+        "SELECT has_table_privilege({0}, 't', 'SELECT'), has_function_privilege({0}, 'of_few()', 'EXECUTE')"
+    )
+    assert fetch(destination, query.format("'pg_monitor'")) == [(True, False)]
 
 
 def test_what_an_older_server_does_not_understand_is_left_out_by_name(exported, other_postgres):

@@ -50,19 +50,23 @@ FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespa
 """Functions that somebody has made in pg_catalog, as ``exporters.postgres.definitions.system_schema`` writes them."""
 _VIRTUAL_VERSION = 180000
 """From this version on generated columns may be virtual."""
+_SHOWN = 3
 _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
 def define(job: PostgresRestore) -> None:
-    """Make it all in one transaction: first with owners and privileges, then, where the destination does not
-    permit that, without. A database whose server cannot lock so many tables in one transaction is made in
-    several. What is left out is recorded in the destination (``restore_state``).
+    """Make it all in one transaction: first with owners and privileges, then, where the destination does not permit
+    that, without owners, and with the privileges that it takes. A database whose server cannot lock so many tables in
+    one transaction is made in several. What is left out is recorded in the destination (``restore_state``).
     """
     try:
         return _define(job)
     except _REFUSED as exc:
         refused = " ".join(str(exc).split())
-    note = f"owners and privileges were left out, because the destination refused them: {refused}"
+    note = (
+        f"owners were left out, because the destination refused them: {refused}; all belongs to this role, and what"
+        " others could do by privileges of the owners they cannot do here"
+    )
     job.portable = True
     try:
         _define(job, [note])
@@ -75,7 +79,8 @@ def resume(job: PostgresRestore, done: AbstractSet[str]) -> None:
     if _PRE_DATA in done:
         return
     try:
-        _make_in_batches(job, _script(job, _read_missing(done)), done)
+        missing = _read_missing(done)
+        _make_in_batches(job, _script(job, missing), missing, done)
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
 
@@ -92,12 +97,13 @@ def _define(job: PostgresRestore, notes: Sequence[str] = ()) -> None:
                 restore_state.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
                     left_out = _make_all(job, script.entries)
-                restore_state.add_left_out(connection, _PRE_DATA, left_out)
+                    lacking = _give_privileges(job, missing)
+                restore_state.add_left_out(connection, _PRE_DATA, left_out, lacking)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with durable("restore.postgres.begin"), connection.transaction():
                 _begin(job, notes)
                 restore_state.mark_done(connection, *missing.words())
-            _make_in_batches(job, script, set())
+            _make_in_batches(job, script, missing, set())
     except _REFUSED:
         raise
     except psycopg.Error as exc:
@@ -213,7 +219,32 @@ def _make(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[str]:
     return maker.make(entries)
 
 
-def _make_in_batches(job: PostgresRestore, script: Script, done: AbstractSet[str]) -> None:
+def _give_privileges(job: PostgresRestore, missing: _Missing) -> list[str]:
+    """Give the privileges that the destination takes where all is made without owners, within the caller's transaction:
+    without a REVOKE all might use what few may. Return a note about the others.
+    """
+    if not job.portable:
+        return []
+    connection = job.destination.connection
+    before, after = (
+        read_script(connection, job.definitions.section(name, portable=False)).entries
+        for name in ("pre-data", "post-data")
+    )
+    entries: Sequence[DumpEntry] = [entry for entry in before if entry.kind == "ACL"]
+    defaults = [f"{entry.label}: of the source's owner" for entry in after if entry.kind == "DEFAULT ACL"]
+    if job.selection.is_part:
+        entries, defaults = select_entries(entries, missing.tables), []
+    maker = EntryMaker(connection, alone=True, privileged=True, orders=job.orders)
+    refused = [*maker.make(entries), *defaults]
+    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    note = (
+        f"privileges that could not be given: {'; '.join(refused[:_SHOWN])}{more}; pre-data.sql and post-data.sql of"
+        " the bundle have each GRANT, to be given once the roles are there"
+    )
+    return [note] if refused else []
+
+
+def _make_in_batches(job: PostgresRestore, script: Script, missing: _Missing, done: AbstractSet[str]) -> None:
     connection = job.destination.connection
     for start in range(0, len(script.entries), _BATCH):
         name = f"{_PRE_DATA}/{start:06d}"
@@ -226,3 +257,6 @@ def _make_in_batches(job: PostgresRestore, script: Script, done: AbstractSet[str
             restore_state.add_left_out(connection, name, left_out)
     with durable("restore.postgres.pre_data_batches"), connection.transaction():
         restore_state.mark_done(connection, _PRE_DATA)
+        with under_settings(connection, script):
+            lacking = _give_privileges(job, missing)
+        restore_state.add_left_out(connection, _PRE_DATA, notes=lacking)
