@@ -145,6 +145,7 @@ def test_a_key_that_no_server_attaches_is_made_with_those_of_the_partitions():
     assert made.tables == {("public", name) for name in ("p", "p1", "p1a")}
     assert [step.entry.name for step in renamed] == ["k1", '"k\'1a"']
     assert b" made <> 'k''1a' " in renamed[1].entry.sql
+    assert b"EXECUTE 'ALTER TABLE ONLY public.p1\n    ADD CONSTRAINT k1 EXCLUDE " in renamed[0].entry.sql
     other = (excluding("p", "k"), excluding("p1", "k1", "WITH ="), attached("k", "k1"))
     assert planned(*other) == [(True, ["p k", "p1 k1"]), (False, ["k1"])]
 

@@ -2,7 +2,8 @@
 
 pg_dump makes the key of each table by itself, and attaches those of partitions. No server attaches one that excludes by
 operators (CompareIndexInfo in src/backend/catalog/index.c): ``EXCLUDE`` and ``WITHOUT OVERLAPS``. So such a key is made
-of the partitioned table with all that is below it. Those of partitions get their names afterwards.
+of the partitioned table with all that is below it. Those of partitions get their names afterwards; where the server
+refuses the whole key, as one before 17 does, they are made by themselves.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ _ATTACH = re.compile(
     rb"^ALTER INDEX (" + QUALIFIED + rb") ATTACH PARTITION (" + QUALIFIED + rb");$", re.MULTILINE
 )
 _RENAME = b"""DO $moveout$ DECLARE made pg_catalog.name; BEGIN
-  SELECT c.conname INTO STRICT made FROM pg_catalog.pg_constraint c WHERE c.conrelid = %(table)s::pg_catalog.regclass
+  SELECT c.conname INTO made FROM pg_catalog.pg_constraint c WHERE c.conrelid = %(table)s::pg_catalog.regclass
     AND c.conindid <> 0 AND c.conparentid <> 0
-    AND %(root)s::pg_catalog.regclass IN (SELECT pg_catalog.pg_partition_ancestors(c.conindid));
-  IF made <> %(name)s THEN
+    AND pg_catalog.to_regclass(%(root)s) IN (SELECT pg_catalog.pg_partition_ancestors(c.conindid));
+  IF made IS NULL THEN EXECUTE %(alone)s;
+  ELSIF made <> %(name)s THEN
     EXECUTE pg_catalog.format('ALTER TABLE ONLY %%s RENAME CONSTRAINT %%I TO %%I', %(table)s, made, %(name)s);
   END IF;
 END $moveout$;"""
@@ -80,8 +82,9 @@ def with_keys_of_partitions(
         locked[top.entry.number] = frozenset(unquote(keys[index].match["table"]) for index in family)
         for index in family:
             key, attach = keys[index], by_index[index]
-            names = {b"table": key.match["table"], b"root": root, b"name": _plain(key.match["name"])}
-            rename = _RENAME % {name: _literal(value) for name, value in names.items()}
+            words = {b"table": key.match["table"], b"root": root, b"name": _plain(key.match["name"])}
+            words[b"alone"] = key.match[0]
+            rename = _RENAME % {name: _literal(value) for name, value in words.items()}
             changed[key.entry.number] = None
             changed[attach.number] = key.replaced(attach, rename)
     every = (changed.get(entry.number, entry) for entry in entries)
