@@ -21,10 +21,10 @@ read are here; those that write are with their users:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from msgspec import Struct
 
@@ -302,14 +302,32 @@ class TablesRequest(Struct, frozen=True):
     tolerant: bool = False
 
 
+_Value = TypeVar("_Value")
+
+
 class LiveTables(Struct, frozen=True):
     """The digests of tables, and why others could not be read. ``columns``: the names of their columns, in the order in
-    which a row's values are read; empty where an engine does not say that.
+    which a row's values are read; empty where an engine does not say that. ``folds``: the server keeps the names of
+    tables in lower case.
     """
 
     digests: Mapping[TableName, RowsDigest]
     unread: Mapping[TableName, str] = {}
     columns: Mapping[TableName, Sequence[str]] = {}
+    folds: bool = False
+
+    def named_as(self, names: Iterable[TableName]) -> LiveTables:
+        """Return the same tables by these names, where the server has them in lower case."""
+        if not self.folds:
+            return self
+        spelled: dict[TableName, TableName] = {}
+        for schema, name in sorted(names):
+            spelled.setdefault((schema, name.lower()), (schema, name))
+
+        def named(values: Mapping[TableName, _Value]) -> Mapping[TableName, _Value]:
+            return {spelled.get(name, name): value for name, value in values.items()}
+
+        return LiveTables(named(self.digests), named(self.unread), named(self.columns))
 
 
 class LiveReader(Protocol):

@@ -294,6 +294,11 @@ def _text(value: Any) -> Any:
     return value.encode("latin-1").decode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
+def folds_names(connection: Connection) -> bool:
+    """Tell whether the server keeps the names of tables in lower case. Raises the driver's errors."""
+    return connection.variable("lower_case_table_names") == "1"
+
+
 def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connection:
     """Open a session; ``settings`` are further SET assignments. Who waits for a silent server: see
     ``silent_servers``. Raises ``SourceError``.

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from exporters.engine import LiveTables
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut, largest_chunk
-from exporters.mysql.connection import MysqlAddress
+from exporters.mysql.connection import MysqlAddress, folds_names
 from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
 from exporters.mysql.errors import as_source_errors, has_ended
 from exporters.mysql.rows.chunk_export import digest_rows
@@ -34,6 +34,10 @@ def digest_tables(
         open_snapshot(address, workers=max(1, workers)) as (session, tables),
         lost_with_sessions(address.url, has_ended),
     ):
+        folds = folds_names(session.holder)
+        if folds:
+            names = None if names is None else {name.lower() for name in names}
+            without_tables = {name.lower() for name in without_tables}
         compared = [
             _without(table, without)
             for table in tables
@@ -43,7 +47,7 @@ def digest_tables(
         ]
         digests = digests_of(session, compared, workers=workers, advance=advance)
         columns = {("", table.name): [column.name for column in table.columns] for table in compared}
-        return LiveTables(digests, columns=columns)
+        return LiveTables(digests, columns=columns, folds=folds)
 
 
 def digests_of(

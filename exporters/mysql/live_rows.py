@@ -11,7 +11,7 @@ from decimal import Decimal
 from exporters.engine import LiveTables, TablesRequest, Texts
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.chunk_plan import row_select, selected_values
-from exporters.mysql.connection import MysqlAddress
+from exporters.mysql.connection import MysqlAddress, folds_names
 from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
 from exporters.mysql.errors import has_ended
 from exporters.mysql.identifiers import quote_name
@@ -30,31 +30,34 @@ class MysqlRows:
     def __init__(self, session: MysqlSession, tables: Sequence[MysqlTable]) -> None:
         self._session = session
         self._tables = {table.name: table for table in tables if not table.elsewhere}
+        self._folds = folds_names(session.holder)
 
     def tables(self) -> Mapping[tuple[str, str], int]:
         """See ``LocatedRows``."""
         return {("", name): table.estimate for name, table in self._tables.items()}
 
     def table(self, name: str) -> MysqlTable:
-        """Return what the catalog says of a table that is there."""
-        return self._tables[name]
+        """Return what the catalog says of a table that is there, however its name is spelled where that is the same."""
+        return self._tables[name.lower() if self._folds else name]
+
+    def _is_there(self, name: str) -> bool:
+        return (name.lower() if self._folds else name) in self._tables
 
     def columns(self, schema: str, name: str) -> Sequence[str] | None:
         """See ``LiveRows.columns``."""
         del schema
-        table = self._tables.get(name)
-        return None if table is None else [column.name for column in table.columns]
+        return [column.name for column in self.table(name).columns] if self._is_there(name) else None
 
     def key(self, schema: str, name: str) -> Sequence[str]:
         """Return the primary key's columns; with a history the times, too, since a key may have held before."""
         del schema
-        table = self._tables[name]
+        table = self.table(name)
         return list(dict.fromkeys((*table.key, *table.history))) if table.key else []
 
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
         del schema
-        query = row_select(self._tables[name])
+        query = row_select(self.table(name))
 
         def read(feed: Feed) -> None:
             for rows in feed.rows(query):
@@ -74,21 +77,20 @@ class MysqlRows:
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
         """See ``KeyedRows``."""
         del schema
-        table = self._tables.get(name)
-        return table is not None and has_exact_keys(table, columns)
+        return self._is_there(name) and has_exact_keys(self.table(name), columns)
 
     def digest_with_keys(
         self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
     ) -> RowsDigest:
         """See ``KeyedRows``."""
         del schema
-        query = select_with_keys(self._tables[name], columns, keys)
+        query = select_with_keys(self.table(name), columns, keys)
         return self._session.feeds.use(lambda feed: digest_query(feed, query))
 
     def key_text(self, schema: str, name: str, columns: Sequence[str], key: RowKey) -> str:
         """See ``KeyedRows``."""
         del schema
-        return key_text(self._tables[name], columns, key)
+        return key_text(self.table(name), columns, key)
 
 
 @contextmanager

@@ -93,9 +93,10 @@ def written_since(record: CutoverRecord, name: str, destination: Endpoint, *, wo
     proven = next((source for source in record.sources if source.name == name), None)
     if proven is None:
         return []
+    now = recorded_digests(destination, workers=workers, names=proven.tables)
     return [
         Finding(table, "was written to since", str(proven.tables.get(table, [0])[0]), str(rows))
-        for table, (rows, digest) in sorted(recorded_digests(destination, workers=workers).items())
+        for table, (rows, digest) in sorted(now.items())
         if list(proven.tables.get(table, ())) != [rows, digest]
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -49,6 +49,10 @@ def read_digests(
 
     request = TablesRequest(workers, advance_together, without=without, tolerant=True)
     at_source, at_destination = together([partial(read, request) for read in (source, destination)], over)
+    at_source, at_destination = (
+        at_source.named_as(at_destination.digests),
+        at_destination.named_as(at_source.digests),
+    )
     findings = [
         Finding(table_label(name), f"could not be read at the {side}: {reason}")
         for side, tables in (("source", at_source), ("destination", at_destination))
@@ -119,11 +123,13 @@ def differences(source_digests: Digests, destination_digests: Digests) -> list[F
 
 
 def recorded_digests(
-    endpoint: Endpoint, *, workers: int, without: Collection[TableName] = ()
+    endpoint: Endpoint, *, workers: int, without: Collection[TableName] = (), names: Iterable[str] = ()
 ) -> dict[str, tuple[int, str]]:
-    """Return rows and digest of each table of one side, but for those ``without``, as a record has them."""
+    """Return rows and digest of each table of one side, but for those ``without``, as a record has them. ``names``: how
+    the record spells them.
+    """
     request = TablesRequest(workers, lambda _rows, _size_bytes: None, without=without, tolerant=True)
-    return as_recorded(live_tables(endpoint)(request).digests)
+    return as_recorded(live_tables(endpoint)(request).named_as(("", name) for name in names).digests)
 
 
 def as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:

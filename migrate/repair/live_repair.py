@@ -90,7 +90,13 @@ def repair_from_source(
         result.tables = repair_tables(
             pairs, opposite, part_reader, dry_run=dry_run, guard=guard, cancellation=cancellation
         )
-        extra = sorted(opposite.rows.tables().keys() - tables.keys())
+        listed = opposite.rows.tables().keys()
+        lowered = {  # a server that keeps names in lower case answers to others, too
+            (schema, name.lower())
+            for schema, name in tables.keys() - listed
+            if opposite.rows.columns(schema, name) is not None
+        }
+        extra = sorted(listed - tables.keys() - lowered)
         labels = [label for name in extra if chosen(label := part_reader.label(*name))]
         result.tables += [TableRepair(label, reason="it is only at the destination") for label in labels]
     for table in result.tables:

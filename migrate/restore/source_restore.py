@@ -186,7 +186,8 @@ def _lacking_tables(
     rows = reader.tables(source)
     views = {row.key for row in rows if row.kind == "materialized view"}
     tables_request = TablesRequest(request.workers, lambda _rows, _bytes: None, also=views)
-    live = live_reader_of(engine).live_tables(request.url, tables_request, secrets=request.secrets).digests
+    read = live_reader_of(engine).live_tables(request.url, tables_request, secrets=request.secrets)
+    live = read.named_as(row.key for row in rows).digests
     missing = [row for row in rows if row.number and row.key not in live]
     tables = [row for row in rows if row.kind == "table" and row.key in live]
     empty = [row for row in tables if row.items and not live[row.key].rows]

@@ -103,7 +103,7 @@ def _read_live(
     )
     live = live_reader.live_tables(request.url, tables_request, secrets=request.secrets)
     progress.end()
-    return live
+    return live.named_as(table.key for table in tables)
 
 
 def _renamed(tables: Sequence[CatalogRow], live: LiveTables, part_reader: PartReader) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ server makes easy in no other way.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import pymysql
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.connection import Connection, MysqlAddress, connect, folds_names, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
 from exporters.mysql.errors import (
@@ -128,6 +128,16 @@ def connect_both(sides: BothSides) -> Iterator[tuple[Connection, Connection]]:
         as_source_errors(f"{source.url} or {destination.url}"),
     ):
         yield reader, writer
+
+
+def spelled_as(connection: Connection, names: Iterable[str]) -> Callable[[str], str]:
+    """Return what gives a name at the destination as the source spells it, one of ``names``: the destination may keep
+    names in lower case. Raises the driver's errors.
+    """
+    if not folds_names(connection):
+        return lambda name: name
+    spelled = {name.lower(): name for name in sorted(names, reverse=True)}
+    return lambda name: spelled.get(name, name)
 
 
 def find_content(connection: Connection, own_names: Collection[str]) -> str:

@@ -68,6 +68,8 @@ from migrate.restore.mysql.existing_tables import (
     were_aside,
 )
 
+_NAMED_ALIKE = ("table", "view", "sequence")
+"""What has one name only, and on some servers whatever its case."""
 _FOR_ROWS = ("migrate.restore.mysql.rows.load_rows", "exporters.mysql.live_digests")
 """What works on rows: imported while the server makes the tables."""
 
@@ -188,6 +190,7 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         definitions = [
             _view_in_database(definition, quote_name(before), quote_name(now)) for definition in definitions
         ]
+    definitions = _without_twins(job, definitions)
     filled = {table.name for table in job.run.tables if table.items}
     definitions = [
         {**definition, "sql": uncounted(definition["sql"])}
@@ -201,6 +204,28 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         {**definition, "sql": inheriting(definition["sql"])} if definition["kind"] == "table" else definition
         for definition in definitions
     ]
+
+
+def _without_twins(job: MysqlRestore, definitions: Sequence[Definition]) -> list[Definition]:
+    """Leave out what the destination takes for another thing, since the case of names says nothing there, and the
+    triggers on it. The first one in the order of the names comes.
+    """
+    if job.destination.connection.variable("lower_case_table_names") == "0":
+        return list(definitions)
+    names = {item["name"] for item in definitions if item["kind"] in _NAMED_ALIKE}
+    first = {name.lower(): name for name in sorted(names, reverse=True)}
+    kept = []
+    for item in definitions:
+        named = str(item["table"] if item["kind"] == "trigger" else item["name"])
+        is_named_so = item["kind"] in {*_NAMED_ALIKE, "trigger"}
+        other = first.get(named.lower(), named) if is_named_so else named
+        if other == named:
+            kept.append(item)
+        else:
+            reason = f"the destination takes its name for {quote_name(other)} (lower_case_table_names)"
+            job.refusals.append(f"{label_of(item)}: {reason}")
+    job.absent.update(name for name in names if first[name.lower()] != name)
+    return kept
 
 
 def _view_in_database(definition: Definition, before: str, now: str) -> Definition:
@@ -330,7 +355,8 @@ def _restored_before(job: MysqlRestore, definitions: Sequence[Definition]) -> Re
     notes += _pointing_nowhere(job)
     if records:
         notes.append(restore_state.how_to_forget(connection))
-    absent = {table.key for table in run.tables} - run.destination_digests.keys()
+    # A table whose name the destination takes for that of another one would be tried in that one's place.
+    absent = None if job.absent else {table.key for table in run.tables} - run.destination_digests.keys()
     return run.nothing_to_do("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 
@@ -450,7 +476,8 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.is_part else None
     address, advance = job.destination.address, run.begin_comparison()
-    run.end_comparison(digest_tables(address, workers=run.workers, advance=advance, names=names).digests)
+    read = digest_tables(address, workers=run.workers, advance=advance, names=names)
+    run.end_comparison(read.named_as(table.key for table in _tables_to_fill(job)).digests)
     return _settled(job, replace(run, tables=run.differing(records)))
 
 

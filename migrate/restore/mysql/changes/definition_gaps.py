@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import chain
 from typing import Any
 
-from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.connection import Connection, connect, folds_names, parse_url
 from exporters.mysql.definitions.account_grants import OWN_ACCOUNT, grants_by_account
 from exporters.mysql.definitions.definition_digests import (
     DEFINITIONS,
@@ -32,7 +32,7 @@ from migrate.restore.common.environment import note_other_settings
 from migrate.restore.mysql.definitions.accounts import Grants, is_role
 from migrate.restore.mysql.definitions.object_maker import without_definer
 from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
-from migrate.restore.mysql.destination import connect_both
+from migrate.restore.mysql.destination import connect_both, spelled_as
 
 _OF_TABLES = frozenset({"table", "trigger"})
 _SPACE = re.compile(r"\s+")
@@ -79,7 +79,9 @@ def compare_definitions(
     errors.
     """
     hidden, source_hidden = Missing(), Missing()
-    source, destination = read_labelled(reader, source_hidden), read_labelled(writer, hidden)
+    source = read_labelled(reader, source_hidden)
+    spelled, folds = spelled_as(writer, _named_alike(source)), folds_names(writer)
+    destination = {spelled(label): item for label, item in read_labelled(writer, hidden).items()}
     grants = grants_by_account(reader)
     digests, before = digests_of(source, grants), (log or {}).get(DEFINITIONS)
     changed = {
@@ -96,7 +98,11 @@ def compare_definitions(
         if label not in destination:
             missing.append(label)
         elif (label in changed or is_one_version) and _differs(
-            definition, destination[label], exactly=label in changed, is_one_version=is_one_version
+            definition,
+            destination[label],
+            exactly=label in changed,
+            is_one_version=is_one_version,
+            folds=folds,
         ):
             otherwise.append(f"{label} as it is defined now")
     accounts = {label.removeprefix(PRIVILEGES) for label in changed if label.startswith(PRIVILEGES)}
@@ -127,10 +133,20 @@ def _is_of(definition: Definition, tables: Collection[str]) -> bool:
     return definition["kind"] in _OF_TABLES and definition.get("table", definition["name"]) in tables
 
 
-def _differs(source: Definition, destination: Definition, *, exactly: bool, is_one_version: bool) -> bool:
-    """Tell whether two definitions differ; ``exactly``: also in whose name they act, and under which mode."""
+def _named_alike(definitions: Mapping[str, Definition]) -> list[str]:
+    """Return the labels of what some servers call by one name whatever its case."""
+    return [label for label, item in definitions.items() if item["kind"] in {"table", "view", "sequence"}]
+
+
+def _differs(
+    source: Definition, destination: Definition, *, exactly: bool, is_one_version: bool, folds: bool
+) -> bool:
+    """Tell whether two definitions differ; ``exactly``: also in whose name they act, and under which mode. ``folds``:
+    one of them has names in lower case.
+    """
     sides = source, destination
     texts = [constant_text(definition) for definition in sides]
+    texts = [text.lower() for text in texts] if folds else texts
     if not exactly:
         texts = [_SPACE.sub(" ", without_definer(text)) for text in texts]
     if not is_one_version:

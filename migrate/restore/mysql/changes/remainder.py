@@ -29,7 +29,7 @@ from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest, differing
 from migrate.restore.mysql.changes.definition_gaps import compare_definitions
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
-from migrate.restore.mysql.destination import connect_both
+from migrate.restore.mysql.destination import connect_both, spelled_as
 from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
 from migrate.restore.mysql.rows.insert_statements import insert_statements, literals_of
 from migrate.restore.mysql.rows.system_versioning import holding_still, lasting, momentary
@@ -81,15 +81,18 @@ class _Remainder(Struct):
             for table in read_tables(self.reader)
             if (table.history if log is None else table.name in {*log["apart"], *skipped})
         }
+        spelled = spelled_as(self.writer, tables)
         common = {
-            other.name
+            spelled(other.name)
             for other in read_tables(self.writer)
-            if (table := tables.get(other.name)) is not None and table.history == other.history
+            if (table := tables.get(spelled(other.name))) is not None and table.history == other.history
         }
         if not common:
             return 0
         source_digests, destination_digests = (
-            digest_tables(side.address, workers=self.request.workers, names=common).digests
+            digest_tables(side.address, workers=self.request.workers, names=common)
+            .named_as(("", name) for name in common)
+            .digests
             for side in (self.reader, self.writer)
         )
         different = sorted(
@@ -123,10 +126,11 @@ class _Remainder(Struct):
 
     def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""
-        source, destination = (
-            {name: sequence_state(side, name) for name in read_sequences(side)}
-            for side in (self.reader, self.writer)
-        )
+        source = {name: sequence_state(self.reader, name) for name in read_sequences(self.reader)}
+        spelled = spelled_as(self.writer, source)
+        destination = {
+            spelled(name): sequence_state(self.writer, name) for name in read_sequences(self.writer)
+        }
         different = differing(source, destination)
         for name, state in different.items():
             self.writer.rows(set_sequence({"name": name, **state}))
@@ -134,7 +138,10 @@ class _Remainder(Struct):
 
     def _counters(self) -> int:
         """Let AUTO_INCREMENT go on where it does at the source."""
-        different = differing(*map(_read_counters, (self.reader, self.writer)))
+        source = _read_counters(self.reader)
+        spelled = spelled_as(self.writer, source)
+        there = {spelled(name): value for name, value in _read_counters(self.writer).items()}
+        different = differing(source, there)
         for name, value in different.items():
             self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {value}")
         return len(different)
