@@ -26,8 +26,10 @@ class SqliteAddress(Struct, frozen=True):
         return SqliteAddress(path, f"sqlite://{url_path(path)}")
 
     def companion(self, suffix: str) -> Path:
-        """Return SQLite's own file next to it: ``-wal``, ``-shm`` or ``-journal``."""
-        return self.path.with_name(self.path.name + suffix)
+        """Return SQLite's own file next to it: ``-wal``, ``-shm`` or ``-journal``; of a link, next to the file to which
+        that leads.
+        """
+        return Path(f"{os.path.realpath(self.path)}{suffix}")
 
 
 def parse_url(url: str) -> SqliteAddress:

@@ -70,3 +70,21 @@ def test_what_was_committed_to_the_log_alone_leaves_too(path, tmp_path):
     assert fetch(tmp_path / "b.db", "SELECT count(*) FROM t WHERE x = 'new'") == [(10,)]
     for name in ("a.db", "a.db-wal"):
         assert (path.parent / name).read_bytes() == left[name]
+
+
+@pytest.mark.parametrize(
+    ("mode", "script", "rows"),
+    [
+        ("wal", "PRAGMA wal_autocheckpoint = 0; UPDATE t SET x = 'new' WHERE id <= 10", 10),
+        ("delete", "PRAGMA cache_size = 5; BEGIN; UPDATE t SET x = 'new'", 0),
+    ],
+)
+def test_the_log_of_a_link_is_that_of_its_file(path, tmp_path, mode, script, rows):
+    """It was looked for next to the link: what was committed to the log alone was missing, and nothing said so."""
+    ended_while(path, f"PRAGMA journal_mode = {mode}; {script}")
+    (tmp_path / "linked.db").symlink_to("source/a.db")
+    for source in (tmp_path / "linked.db", path):
+        location, restored = tmp_path / f"bundle of {source.name}", tmp_path / f"from {source.name}"
+        assert export_file(source, location).complete
+        assert restore_file(location, restored).findings == ()
+        assert fetch(restored, "SELECT count(*) FROM t WHERE x = 'new'") == [(rows,)]
