@@ -4,14 +4,18 @@ import pytest
 
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import parse_url
+from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, write_delta
+from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
 from migrate.repair.row_differences import row_differences
 from migrate.repair.row_sides import ServerSide
 from migrate.restore.sqlite import row_repair
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
+from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres.databases import run_sql
+from tests.tools.mysql_settings import global_settings
 from tests.verify.fresh_databases import (
     MariadbDatabase,
     PostgresDatabase,
@@ -257,6 +261,29 @@ def test_a_destination_that_delta_passes_brought_further_is_not_put_back(databas
     assert database.fetch("SELECT * FROM items ORDER BY 1") == before
     write_delta(location, DeltaRecord("app", reason="no log"))
     assert counts(repair(database, code=0))["parents"] == (3, 0, 0, 0)
+
+
+def test_long_rows_and_keys_are_repaired_and_a_row_that_is_too_long_is_named(mariadb, other_mariadb):
+    """The server hung up, which passed for one that cannot be reached: delta passes tried that again for ever."""
+    sides = [mariadb.database(), other_mariadb.database()]
+    for url, changed in zip(sides, (0, 1), strict=True):
+        mysql.run_sql(
+            url,
+            "CREATE TABLE keyless (a INT, t LONGTEXT); CREATE TABLE keyed (k VARCHAR(700) PRIMARY KEY, v INT);"
+            f"INSERT INTO keyless VALUES (1, REPEAT('x', 900000 + {changed}));"
+            f"INSERT INTO keyless VALUES (2, REPEAT('y', 2000000 * (1 - {changed})));"
+            f"INSERT INTO keyed SELECT CONCAT(REPEAT('é', 690), seq), {changed} FROM seq_1_to_900",
+        )
+    with global_settings(sides[1], max_allowed_packet=2**20):
+        repaired = repair_from_source(*map(Endpoint, sides)).tables
+    keyed, keyless = repaired
+    assert keyed.words == "900 changed rows"
+    assert keyless.words.startswith(
+        "2 missing rows, 2 extra rows; the destination refuses 1 row: `keyless`: a row takes"
+    )
+    assert "SET GLOBAL max_allowed_packet" in keyless.reason
+    assert mysql.fetch(sides[1], "SELECT a, LENGTH(t) FROM keyless") == [(1, 900000)]
+    assert mysql.fetch(sides[1], "SELECT COUNT(*), SUM(v) FROM keyed") == [(900, 0)]
 
 
 @pytest.mark.parametrize("database", [Sqlite], indirect=True, ids=["sqlite"])

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from hashlib import sha256
+from itertools import accumulate
 
 import pyarrow as pa
 import pymysql
 
+from exporters.errors import SourceUsageError
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.chunk_plan import selected_values
 from exporters.mysql.connection import MysqlAddress, parse_url
@@ -29,10 +32,12 @@ from migrate.errors import BusyError
 from migrate.repair.row_differences import RowChanges
 from migrate.restore.mysql.destination import DestinationConnection, open_destination
 from migrate.restore.mysql.existing_tables import dropped_triggers, make_kept_triggers
-from migrate.restore.mysql.rows.insert_statements import Values, insert_statements, literals_of
+from migrate.restore.mysql.rows.insert_statements import Values, fitting, insert_statements, literals_of
 from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 500
+_HASHED_BYTES = 1000
+"""A longer value is looked for by its hash: a statement may not be as long as twice a row."""
 
 
 class MysqlRepair:
@@ -114,25 +119,28 @@ class MysqlTableWriter:
     def _add_all(self, texts: Sequence[bytes]) -> str:
         """Add rows, all or none; return why they are refused, "" where they are not."""
         self._connection.run("SAVEPOINT new_rows")
-        try:
-            self._add(texts)
-        except pymysql.Error as exc:
-            if not is_about_the_thing(exc):
-                raise
+        if reason := self._refused(texts):
             self._connection.run("ROLLBACK TO new_rows")
-            return message_of(exc)
-        return ""
+        return reason
 
     def _add_each(self, texts: Sequence[bytes]) -> str:
         """Do the same in a table whose engine takes nothing back; some (Aria) refuse even a savepoint."""
         for position, text in enumerate(texts):
-            try:
-                self._add([text])
-            except pymysql.Error as exc:
-                if not is_about_the_thing(exc):
-                    raise
+            if reason := self._refused([text]):
                 self._remove(texts[:position])
-                return message_of(exc)
+                return reason
+        return ""
+
+    def _refused(self, texts: Sequence[bytes]) -> str:
+        """Add rows; return why the server refuses one of them."""
+        try:
+            self._add(texts)
+        except SourceUsageError as exc:
+            return f"{exc}: {exc.next_step}"
+        except pymysql.Error as exc:
+            if not is_about_the_thing(exc):
+                raise
+            return message_of(exc)
         return ""
 
     def _remove(self, texts: Sequence[bytes]) -> None:
@@ -145,12 +153,15 @@ class MysqlTableWriter:
             return
         others = [column.name for column in self._table.columns if column.name not in key]
         names = ", ".join(quote_name(c.name) for c in self._table.columns if c.name in key).encode()
-        for start in range(0, len(texts), _DELETED_AT_ONCE):
-            keys = self._literals(texts[start : start + _DELETED_AT_ONCE], others)
-            rows = b",".join(b"(%b)" % row for values in keys for row in values.rows)
-            condition = b"(%b) IN (%b)" % (names, rows)
-            self._require_same(condition, texts[start : start + _DELETED_AT_ONCE])
+        rows = [b"(%b)" % row for values in self._literals(texts, others) for row in values.rows]
+        start = 0
+        while start < len(rows):
+            sizes = accumulate(map(len, rows[start : start + _DELETED_AT_ONCE]))
+            count = max(1, sum(size < self._allowed_bytes // 2 for size in sizes))
+            condition = b"(%b) IN (%b)" % (names, b",".join(rows[start : start + count]))
+            self._require_same(condition, texts[start : start + count])
             self._connection.run(head + condition)
+            start += count
 
     def _require_same(self, condition: bytes, texts: Sequence[bytes]) -> None:
         """Lock rows that are about to be removed. Raises ``BusyError`` where they are not what they were when they were
@@ -172,7 +183,7 @@ class MysqlTableWriter:
         table = self._table
         literals = self._literals(texts, table.generated)
         for statement in insert_statements(table.name, table.written, literals, self._allowed_bytes):
-            send(self._connection.raw, statement.pieces)
+            send(self._connection.raw, fitting(statement, table.label, self._allowed_bytes).pieces)
 
     def _literals(self, texts: Sequence[bytes], without: Sequence[str]) -> Iterator[Values]:
         """Yield rows as lists of SQL values, as a restore has them."""
@@ -197,8 +208,10 @@ class MysqlTableWriter:
 
 
 def _has_value(column: MysqlColumn, value: bytes | None) -> bytes:
-    """Return the condition that a column's value leaves the server as these bytes."""
+    """Return the condition that a column's value leaves the server as these bytes, or as such with their hash."""
     sent = column.value if column.kind.direct else f"CONVERT({column.value} USING utf8mb4)"
+    if value is not None and len(value) > _HASHED_BYTES:
+        return f"SHA2(CAST({sent} AS BINARY), 256) = '{sha256(value).hexdigest()}'".encode()
     literal = b"NULL" if value is None else b"X'%s'" % value.hex().encode()
     return f"CAST({sent} AS BINARY) <=> ".encode() + literal
 

@@ -31,7 +31,7 @@ from migrate.restore.mysql.changes.definition_gaps import compare_definitions
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
 from migrate.restore.mysql.destination import connect_both, spelled_as
 from migrate.restore.mysql.existing_tables import make_triggers_of_killed_repair
-from migrate.restore.mysql.rows.insert_statements import insert_statements, literals_of
+from migrate.restore.mysql.rows.insert_statements import fitting, insert_statements, literals_of
 from migrate.restore.mysql.rows.system_versioning import holding_still, lasting, momentary
 
 _COUNTERS = """
@@ -188,8 +188,9 @@ def _write(
         for rows in batches
         for values in literals_of(rows, [*table.generated, *without], decimals=not writer.is_mariadb)
     )
-    for statement in insert_statements(table.name, columns, literals, writer.longest_statement_bytes()):
-        send(writer.raw, statement.pieces)
+    allowed_bytes = writer.longest_statement_bytes()
+    for statement in insert_statements(table.name, columns, literals, allowed_bytes):
+        send(writer.raw, fitting(statement, table.label, allowed_bytes).pieces)
 
 
 def _batches(table: MysqlTable, reader: Connection) -> Iterator[pa.RecordBatch | LongRow]:

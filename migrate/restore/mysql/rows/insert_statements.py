@@ -14,6 +14,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
+from exporters.errors import SourceUsageError
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
@@ -277,6 +278,18 @@ def insert_statements(
         else:
             yield from together.add(batch)
     yield from together.rest()
+
+
+def fitting(statement: Statement, about: str, allowed_bytes: int) -> Statement:
+    """Return a statement that the server takes: from a longer one it would hang up. Raises ``SourceUsageError``."""
+    if statement.size_bytes < allowed_bytes:
+        return statement
+    raise SourceUsageError(
+        f"{about}: a row takes {statement.size_bytes:,} bytes as a statement, the server's max_allowed_packet is"
+        f" {allowed_bytes:,}",
+        next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
+        " again",
+    )
 
 
 class _RowsTogether:

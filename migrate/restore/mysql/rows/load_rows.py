@@ -17,7 +17,6 @@ import pymysql
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from exporters.errors import SourceUsageError
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import as_source_errors, is_refused, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -49,6 +48,7 @@ from migrate.restore.mysql.rows.insert_statements import (
     Statement,
     Values,
     columns_of,
+    fitting,
     generated_of,
     insert_head,
     insert_statements,
@@ -350,7 +350,8 @@ class _Opened(Struct, frozen=True):
         """Return the INSERTs."""
         names = columns_of(self.file.schema_arrow, self.without)
         inserts = insert_statements(self.part.table.name, names, batches, self.allowed_bytes)
-        return (_fitting(statement, self.part, self.allowed_bytes) for statement in inserts)
+        about = f"{quote_name(self.part.table.name)} ({self.part.name})"
+        return (fitting(statement, about, self.allowed_bytes) for statement in inserts)
 
     def key(self, connection: Connection) -> list[str]:
         """Return the primary key's columns, as far as they are written. Raises the driver's errors."""
@@ -438,18 +439,6 @@ def translated(part: PartFile) -> Iterator[None]:
     """Raise what ``translate`` returns for the driver's errors."""
     with as_source_errors(f"{quote_name(part.table.name)} ({part.name})"):
         yield
-
-
-def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statement:
-    """Return a statement that the server takes: from a longer one it would hang up. Raises ``SourceUsageError``."""
-    if statement.size_bytes < allowed_bytes:
-        return statement
-    raise SourceUsageError(
-        f"{quote_name(part.table.name)} ({part.name}): a row takes {statement.size_bytes:,} bytes as a statement, the"
-        f" server's max_allowed_packet is {allowed_bytes:,}",
-        next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
-        " again",
-    )
 
 
 def _is_plain(part: PartFile) -> bool:
