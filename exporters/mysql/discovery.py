@@ -12,7 +12,7 @@ from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of, url_
 from exporters.limits import Note
 from exporters.mysql.connection import Connection, connect, parse_server_url
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, is_refused
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
 
@@ -21,12 +21,13 @@ SELECT s.schema_name, count(t.table_name),
   CAST(coalesce(sum(t.data_length + t.index_length), 0) AS UNSIGNED)
 FROM information_schema.schemata s LEFT JOIN information_schema.tables t
   ON t.table_schema = s.schema_name AND t.table_type NOT IN ('VIEW', 'SYSTEM VIEW')
-GROUP BY s.schema_name ORDER BY s.schema_name
+  AND CAST(t.table_schema AS BINARY) = CAST(s.schema_name AS BINARY)
+GROUP BY CAST(s.schema_name AS BINARY) ORDER BY s.schema_name
 """
-_OBJECTS = """
-SELECT (SELECT count(*) FROM information_schema.tables WHERE table_schema = {name})
-  + (SELECT count(*) FROM information_schema.routines WHERE routine_schema = {name})
-  + (SELECT count(*) FROM information_schema.events WHERE event_schema = {name})
+_OBJECTS = f"""
+SELECT (SELECT count(*) FROM information_schema.tables WHERE table_schema = {{name}})
+  + (SELECT count(*) FROM information_schema.routines WHERE {of_database("routine_schema", "{name}")})
+  + (SELECT count(*) FROM information_schema.events WHERE {of_database("event_schema", "{name}")})
 """
 _TABLES = """
 SELECT table_name FROM information_schema.tables

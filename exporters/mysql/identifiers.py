@@ -11,3 +11,11 @@ def quote_name(name: str) -> str:
 def quote_literal(text: str) -> str:
     """Return ``text`` as a string literal (MySQL manual, 11.1.1)."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def of_database(column: str, schema: str = "{schema}") -> str:
+    """Return the condition that a column of information_schema names the database ``schema``, which is SQL. MariaDB
+    compares there as if case said nothing, whatever it says in names of databases.
+    """
+    exactly = f"CAST({column} AS BINARY) = {schema}"
+    return f"{column} = {schema} AND (@@lower_case_table_names > 0 OR {exactly})"

@@ -9,13 +9,13 @@ import pymysql
 
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import is_about_the_thing
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 
 ENABLED, DISABLED = "ENABLED", "DISABLED"
 _WORDS = {ENABLED: "ENABLE", DISABLED: "DISABLE"}
 _EVENTS = (
     "SELECT EVENT_NAME, STATUS, DEFINER, CHARACTER_SET_CLIENT, COLLATION_CONNECTION FROM information_schema.EVENTS"
-    " WHERE EVENT_SCHEMA = {}"
+    f" WHERE {of_database('EVENT_SCHEMA')}"
 )
 _OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = {}"
 Rows = Callable[[str], list[tuple[Any, ...]]]
@@ -66,7 +66,7 @@ def set_status(event: Event, status: str, *, run: Callable[[str | bytes], object
 
 def read_events(rows: Rows, database: str) -> list[Event]:
     """Return the events of a database."""
-    return [Event(*map(str, row)) for row in rows(_EVENTS.format(quote_literal(database)))]
+    return [Event(*map(str, row)) for row in rows(_EVENTS.format(schema=quote_literal(database)))]
 
 
 def may_be_held(connection: Connection) -> bool:

@@ -35,7 +35,7 @@ from exporters.mysql.definitions.spatial_reference_systems import reference_syst
 from exporters.mysql.definitions.unprintable_text import with_expressions, with_labels
 from exporters.mysql.definitions.unrepresented import unrepresented_losses
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, number_of
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.sql.outline import NO_DEFINITIONS
 from exporters.sql.source_summary import of_a_restore
@@ -46,15 +46,16 @@ GRANTS = "schema/grants.sql"
 
 _VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY 1"
 _ROUTINES = (
-    "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}"
+    f"SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE {of_database('ROUTINE_SCHEMA')}"
     " ORDER BY 1, 2"
 )
 _TRIGGERS = (
-    "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS"
+    f" WHERE {of_database('TRIGGER_SCHEMA')}"
     " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
 )
 _TRIGGERS_OF = (
-    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    f"SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE {of_database('TRIGGER_SCHEMA')}"
     " AND EVENT_OBJECT_TABLE = {table} ORDER BY ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
 )
 _LIBRARIES = (
@@ -66,7 +67,7 @@ _HAS_LIBRARIES = (
 )
 _DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
 """What may end a statement for the client that reads the script: what is not in it."""
-_EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
+_EVENTS = f"SELECT EVENT_NAME FROM information_schema.EVENTS WHERE {of_database('EVENT_SCHEMA')} ORDER BY 1"
 _NAMED = (
     _VIEWS.replace("TABLE_NAME", "TABLE_NAME, CRC32(VIEW_DEFINITION)", 1),
     _EVENTS.replace("EVENT_NAME", "EVENT_NAME, CRC32(EVENT_DEFINITION)", 1),

@@ -10,12 +10,13 @@ from typing import Any
 
 from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import Connection
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 
 _USING = re.compile(r"\n    USING \(.*?\)\n", re.DOTALL)
 _OF_A_ROUTINE = (
     "SELECT ROUTINE_COMMENT FROM information_schema.ROUTINES"
-    " WHERE ROUTINE_SCHEMA = {schema} AND ROUTINE_NAME = {name} AND ROUTINE_TYPE = {kind}"
+    f" WHERE {of_database('ROUTINE_SCHEMA')}"
+    " AND ROUTINE_NAME = {name} AND ROUTINE_TYPE = {kind}"
 )
 _COMMENTS = {
     **dict.fromkeys(("function", "procedure", "package", "package body"), _OF_A_ROUTINE),
@@ -25,7 +26,8 @@ _COMMENTS = {
     ),
     "event": (
         "SELECT EVENT_COMMENT FROM information_schema.EVENTS"
-        " WHERE EVENT_SCHEMA = {schema} AND EVENT_NAME = {name}"
+        f" WHERE {of_database('EVENT_SCHEMA')}"
+        " AND EVENT_NAME = {name}"
     ),
 }
 _COMMENT = "    COMMENT '"

@@ -25,7 +25,7 @@ from exporters.mysql.errors import (
     number_of,
     translate,
 )
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
 from migrate.changes.remainder import BothSides
 from migrate.errors import BusyError
@@ -36,14 +36,15 @@ from migrate.restore.mysql.definitions.table_ddl import items_of
 _NO_DELETE = 1031
 _LOCK_SECONDS = 20
 
-_CONTENT = """
+_CONTENT = f"""
 SELECT what FROM (
   SELECT 1 AS location, CONCAT(LOWER(TABLE_TYPE), ' ', TABLE_NAME) AS what FROM information_schema.TABLES
-    WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME NOT IN ({own})
+    WHERE TABLE_SCHEMA = {{schema}} AND TABLE_NAME NOT IN ({{own}})
   UNION ALL SELECT 2, CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES
-    WHERE ROUTINE_SCHEMA = {schema}
-  UNION ALL SELECT 3, CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
-) AS found ORDER BY location, what{limit}
+    WHERE {of_database("ROUTINE_SCHEMA")}
+  UNION ALL SELECT 3, CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS
+    WHERE {of_database("EVENT_SCHEMA")}
+) AS found ORDER BY location, what{{limit}}
 """
 
 

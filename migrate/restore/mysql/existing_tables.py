@@ -19,7 +19,7 @@ from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.control_tables import OWN_TABLE, find_control_tables
 from exporters.mysql.definitions.show_create import read_definition, read_trigger, set_sequence
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 from migrate.errors import IncompleteError, NotEmptyError
 from migrate.restore.common.selection import strange_trigger
 from migrate.restore.common.table_restore import TableRestore
@@ -30,7 +30,8 @@ from migrate.restore.mysql.destination import DestinationConnection, MysqlDestin
 from migrate.restore.mysql.restore_state import mark_done
 
 _TRIGGERS = (
-    "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS"
+    f" WHERE {of_database('TRIGGER_SCHEMA')}"
 )
 _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 

@@ -9,6 +9,7 @@ import pytest
 from exporters.errors import SourceUnreachableError
 from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS
+from exporters.mysql.discovery import discover
 from migrate.bundle import layout
 from migrate.restore.mysql.definitions.accounts import Grants
 from tests.exporters.mysql.databases import definitions, export_database, fetch, run_sql
@@ -318,3 +319,32 @@ def test_an_account_of_few_sessions_moves_with_one_worker_and_is_told_so(mariadb
     finally:
         for where in (url, destination):
             run_sql(where, "DROP USER IF EXISTS of_few_sessions")
+
+
+def test_databases_whose_names_differ_in_case_only_are_two(mariadb, other_mariadb, tmp_path):
+    """discover listed one of them, and what one had beside tables was exported with the other one, too."""
+    url = mariadb.database()
+    name = url.rpartition("/")[2]
+    upper = url.replace(name, name.upper())
+    run_sql(url, f"CREATE DATABASE {name.upper()}; CREATE TABLE t (a INT); CREATE PROCEDURE p() SELECT 1")
+    run_sql(
+        upper,
+        "CREATE TABLE t (a INT, b INT); CREATE PROCEDURE p() SELECT 2; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO DO 1;"
+        "CREATE FUNCTION f() RETURNS INT NO SQL RETURN 1;"
+        "CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
+    )
+    try:
+        found = discover(url, secrets={}, note=lambda _: None).sources
+        assert {source.name for source in found} >= {name, name.upper()}
+        for source, kinds in (
+            (url, {"database", "table", "procedure"}),
+            (upper, {"database", "table", "procedure", "function", "trigger", "event"}),
+        ):
+            location, destination = tmp_path / source.rpartition("/")[2], other_mariadb.database()
+            assert export_database(source, location).complete
+            outcome = restore_from(read_bundle(location), "app", destination)
+            assert (outcome.findings, outcome.left_out) == ((), ())
+            assert definitions(destination) == definitions(source)
+            assert sorted(item["kind"] for item in definitions(source)) == sorted(kinds)
+    finally:
+        run_sql(url, f"DROP DATABASE {name.upper()}")

@@ -17,7 +17,7 @@ from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.errors import message_of
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import of_database, quote_literal, quote_name
 from migrate.errors import NotEmptyError, SourceError
 from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.mysql.context import MysqlRestore
@@ -29,11 +29,11 @@ from migrate.restore.mysql.destination import DestinationConnection, MysqlDestin
 from migrate.restore.mysql.restore_state import add_left_out, forget_left_out, mark_done, read_done
 from migrate.runtime.crash_points import durable
 
-_NAMES = """
-SELECT 'table', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}
-UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}
-UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
-UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
+_NAMES = f"""
+SELECT 'table', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {{schema}}
+UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES WHERE {of_database("ROUTINE_SCHEMA")}
+UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE {of_database("TRIGGER_SCHEMA")}
+UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE {of_database("EVENT_SCHEMA")}
 """
 _LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
 _QUALIFIER = re.compile(r"`((?:[^`]|``)+)`\s*\.")
