@@ -84,6 +84,34 @@ def test_databases_of_this_version_leave_and_come_back(server, other_postgres, t
 
 
 @pytest.mark.torture
+def test_rows_have_the_same_digests_at_every_version_and_come_from_the_oldest_and_the_newest_to_each(
+    servers, tmp_path
+):
+    started = {}
+    try:
+        for major in PACKAGES:
+            started[major] = servers.postgres(f"postgres-{major}-like-others", find_postgres_of(major))
+        (statements,) = definitions(min(PACKAGES))
+        urls = {major: server.database() for major, server in started.items()}
+        for url in urls.values():
+            run_each(url, statements + BIG)
+        digests = {major: live_tables(url) for major, url in urls.items()}
+        oldest, newest = min(urls), max(urls)
+        assert [major for major in urls if digests[major] != digests[newest]] == []
+        for source in (oldest, newest):
+            assert export_database(urls[source], tmp_path / str(source)).complete
+            for major, server in started.items():
+                destination = server.database()
+                reader = read_bundle(tmp_path / str(source))
+                assert restore_from(reader, "app", destination, workers=2).findings == (), (source, major)
+                assert differences(reader, destination) == [], (source, major)
+                assert live_tables(destination) == digests[source], (source, major)
+    finally:
+        for server in started.values():
+            server.child.stop()
+
+
+@pytest.mark.torture
 def test_a_virtual_column_with_another_expression_has_other_values(server, tmp_path):
     major, started = server
     if major < 18:
