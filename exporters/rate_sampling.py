@@ -118,7 +118,7 @@ def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
 
 
 _NAMED_GAPS = 3
-"""Of a unit so many gaps are named."""
+"""How many gaps of a unit are named."""
 
 
 class _UnitSample(Struct, frozen=True):

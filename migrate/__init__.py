@@ -1,7 +1,7 @@
 """Moves bundles: export, transfer, verify, restore."""
 
 VERSION = "0.1.0"
-"""That of ``pyproject.toml``. To ask for it as that of an installed package takes a thirtieth of a start."""
+"""As in ``pyproject.toml``. ``importlib.metadata`` would need a thirtieth of a start to answer the same."""
 
 
 def software() -> str:

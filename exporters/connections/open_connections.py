@@ -21,7 +21,7 @@ FileNumber = Callable[[Any], int]
 _lock = threading.Lock()
 _open: WeakKeyDictionary[Any, tuple[str, Callable[[Any], object]]] = WeakKeyDictionary()
 _numbers: WeakKeyDictionary[Any, FileNumber] = WeakKeyDictionary()
-"""Of those that are sockets, what returns the number of the file."""
+"""What returns the number of the file, for those that are sockets."""
 _unheard: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 """Since when the server has answered others, but nothing has come on these connections."""
 

@@ -38,7 +38,7 @@ Answer = TypeVar("Answer")
 _Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
 
 _SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
-"""As doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
+"""Adds up doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
 
 
 class Counting:
@@ -58,7 +58,7 @@ class Counting:
         self._holder_pool = ThreadPoolExecutor(1, thread_name_prefix="moveout-holder")
         self._lock = threading.Lock()
         self._counted_by_holder: Future[None] | None = None
-        """Of the last table that it was to count."""
+        """The count of the last table that the holder was to count."""
         self._asked: Future[Any] | None = None
         """What it was to do last."""
         self._busy: set[int] = set()

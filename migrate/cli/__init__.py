@@ -109,7 +109,7 @@ moveout help COMMAND explains one command."""
 
 
 _UsageError: Any = typer.BadParameter.__base__
-"""Of words that no command has; typer has no public name for it."""
+"""Raised for words that no command has; typer has no public name for it."""
 
 
 class _Verbs(TyperGroup):

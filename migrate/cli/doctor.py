@@ -41,7 +41,7 @@ words next to it stay whole.
 _SHOWN = 12
 """Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
 _SHOWN_INFO = 2
-"""Of what costs nothing, so many are printed of all sources that come to the same."""
+"""How many findings that cost nothing are printed, of all sources that have the same."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source": ("server", "TLS", "rights", "snapshot", "changes"),
     "destination": ("server", "TLS", "rights", "ready", ""),

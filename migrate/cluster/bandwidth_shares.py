@@ -21,7 +21,7 @@ NOTHING = 1.0
 """Bytes a second of who has no share: nobody divides by zero."""
 LEND_SECONDS = 10.0
 LEAST_PART = 0.1
-"""Of an even share, so much is kept ready for who needs nothing now."""
+"""Which part of an even share is kept ready for a machine that needs nothing now."""
 ROOM_TO_GROW = 1.5
 
 

@@ -83,7 +83,7 @@ class Claim(Struct):
 
 
 class Claims(Struct, frozen=True):
-    """Of one job."""
+    """The claims on the batches of one job."""
 
     store: Store
     job: str

@@ -49,7 +49,7 @@ class Document(Struct, frozen=True):
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """The SHA-256 of the file, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
@@ -64,7 +64,7 @@ class Document(Struct, frozen=True):
 
     @property
     def shown_moment(self) -> str:
-        """The same for people; what stands there instead, where that is no moment."""
+        """The moment for people; what stands there instead, where that is no moment."""
         return moment_words(self.moment) if self.moment else str(self.value.get("time"))
 
     @property

@@ -82,7 +82,7 @@ class Examinations(Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """That of the first thing that cannot be examined at all, or 3 where something will be missing."""
+        """The code of the first thing that cannot be examined at all, or 3 where something will be missing."""
         errors = [entry.examination.error for entry in self.examined if entry.examination.error is not None]
         if errors:
             return errors[0].exit_code

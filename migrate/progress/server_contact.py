@@ -46,9 +46,9 @@ class ContactTimeouts(Struct, frozen=True):
 
 
 WORKING = ContactTimeouts()
-"""Of a command that moves data: a server that has answered before is waited for without end."""
+"""For a command that moves data: a server that has answered before is waited for without end."""
 LOOKING = ContactTimeouts(2.0, 3.0, 5.0, 0.0, limit_seconds=FIRST_ANSWER_SECONDS)
-"""Of a command that only looks: nothing is lost where it ends, or goes on without a server."""
+"""For a command that only looks: nothing is lost where it ends, or goes on without a server."""
 LIMITED_SECONDS = 60.0
 """How long a silent server is waited for where somebody waits for the command, or an application stands still."""
 

@@ -78,7 +78,7 @@ class FileWriter(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far."""
+        """The SHA-256 of what was written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
     @property

@@ -20,7 +20,7 @@ from migrate.storage.key_rules import checked
 _MOST_FILES = 10_000
 """Where there are more, nothing is known, and every question is asked."""
 _KEPT_BYTES = 16 * 2**20
-"""Of all contents together."""
+"""How large all contents that are kept may be together."""
 _ONE_BYTES = 2**20
 _AT_ONCE = 16
 

@@ -52,7 +52,7 @@ class SyncContext(Struct, frozen=True):
     selection: Selection
     progress: Progress
     outage: OutageDetector
-    """Of the source."""
+    """Detects an outage of the source."""
     destination_outage: OutageDetector
     rate_limiter: RateLimiter | None
     overwrite: bool

@@ -34,7 +34,7 @@ class Looked(Struct, frozen=True):
     source: Fetched
     destination: Fetched
     acl: Acl
-    """That of the source."""
+    """The ACL of the source."""
 
     @property
     def written(self) -> Written:

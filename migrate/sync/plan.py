@@ -38,7 +38,7 @@ _REPORTED_AT_ONCE = 5000
 EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 Listings = tuple[Iterator[Page], Iterator[Page]]
-"""Of the source, and of the destination."""
+"""The listings of the source and of the destination."""
 
 
 class Plan(Struct):

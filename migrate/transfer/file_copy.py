@@ -345,7 +345,7 @@ class InOrderHasher:
             self._changed.notify_all()
 
     def hexdigest(self) -> str:
-        """Of all parts hashed so far."""
+        """The digest of all parts hashed so far."""
         return self._hash.hexdigest()
 
     def _take(self) -> bytes | None:

@@ -32,7 +32,7 @@ class SealedSource(Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
+        """The bytes of all files."""
         return sum(file.size_bytes for file in self.files)
 
 

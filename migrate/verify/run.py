@@ -125,7 +125,7 @@ class _FullCheck:
         self._progress = progress
         self._hashed: set[str] = set()
         self.digests: list[TableDigest] = []
-        """Of tables whose every value was read."""
+        """The digests of tables whose every value was read."""
 
     def check(self, payload: PayloadCheck, *, values: bool) -> Iterator[Finding]:
         """Read everything, and yield what differs. The listing reports payload that is missing or of another size."""

@@ -66,7 +66,7 @@ _PREPARE = (
 """What a replica says before it asks for the log: that it knows checksums, and MariaDB's numbers of transactions."""
 _ONE_PHASE_AT = HEADER_BYTES
 _XID = struct.Struct("<iII")
-"""Of a transaction in two phases, behind that: the format of its name, the lengths of both parts of the name."""
+"""What follows for a transaction in two phases: the format of its name, the lengths of both parts of the name."""
 _XA_COMMIT, _XA_ROLLBACK = "XA COMMIT ", "XA ROLLBACK "
 
 

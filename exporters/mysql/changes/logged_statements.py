@@ -23,7 +23,7 @@ _PLAIN_STRING = r"""'(?:[^']|'')*'|"(?:[^"]|"")*\""""
 """In sessions without escapes by a backslash."""
 _QUOTED_NAME = r"`(?:[^`]|``)*`"
 _COMMENT = r"/\*(?!M?!).*?\*/|--(?:[ \t][^\n]*)?(?:\n|$)|\#[^\n]*|/\*M?!\d*|\*/"
-"""Of comments that servers execute only the marks."""
+"""Comments; only the marks of comments that servers execute."""
 _TOKENS, _PLAIN_TOKENS = (
     re.compile(rf"(?P<quoted>{string}|{_QUOTED_NAME})|{_COMMENT}", re.DOTALL)
     for string in (_STRING, _PLAIN_STRING)
@@ -98,10 +98,10 @@ class StatementKind(Enum):
 
     TRUNCATE = "truncate"
     DEFINITION = "definition"
-    """Of tables."""
+    """It defines tables."""
     SAVEPOINT = "savepoint"
     WRITE = "write"
-    """Rows, by statement: the log does not say which."""
+    """It writes rows by a statement: the log does not say which rows."""
     ROLLBACK = "rollback"
     """What the transaction has logged before is taken back, as where it has made a temporary table, too."""
     COMMIT_PREPARED = "commit prepared"

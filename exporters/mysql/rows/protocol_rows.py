@@ -28,7 +28,7 @@ SMALL_BYTES = 64 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small read wait for more to arrive: to be woken for every few rows costs more than the rows."""
 _HEADER = 4
-"""Of its four bytes three are a length; the other counts packets."""
+"""Three of its four bytes are a length; the other counts packets."""
 _ERROR, _EOF = 0xFF, 0xFE
 _EOF_BYTES = 9
 """An EOF packet is shorter than this; a longer one that begins with the same byte is a row."""

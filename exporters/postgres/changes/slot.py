@@ -25,7 +25,9 @@ _RELEASE_SECONDS = 10.0
 _AGAIN_SECONDS = 0.2
 _PAGE_BYTES = 8192
 _HEADERS = (24, 40)
-"""Of a page of the log, and of the first page of a file (src/include/access/xlog_internal.h)."""
+"""The bytes of the header of a page of the log, and of the first page of a file
+(src/include/access/xlog_internal.h).
+"""
 
 _LOCK_CLASS = 1886350444
 """The first half of the lock that a reader holds who polls: its slot is in use only while it asks."""

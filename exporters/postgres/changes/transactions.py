@@ -12,7 +12,7 @@ _KINDS = dict.fromkeys(b"IUDT", MessageKind.CHANGE) | {ord("R"): MessageKind.SHA
 _BEGIN, _COMMIT = ord("B"), ord("C")
 _POSITION = struct.Struct(">Q")
 _BEGINNING = struct.Struct(">QqI")
-"""Of a begin message behind its kind: the position of the commit, the time, the transaction."""
+"""What a begin message has behind its kind: the position of the commit, the time, the transaction."""
 _END_AT = 10
 """Where a commit message has the position after it: behind its kind, flags and the position of the commit."""
 

@@ -76,9 +76,9 @@ class Codec:
         self._joins = encoding == "EUC_JIS_2004"
         self._single = encoding not in _CHARACTERS
         self._texts: dict[bytes, bytes] = {}
-        """Of each code that is known: its text, or that it does not become the same again."""
+        """The text of each code that is known, or that it does not become the same again."""
         self._odd: dict[bytes, bytes | None] = {}
-        """Of those that do not: their text, if they have one."""
+        """The text of codes that do not become the same again, if they have one."""
         self._joined: set[bytes] = set()
 
     def is_faithful(self, text: bytes) -> bool:

@@ -14,7 +14,7 @@ from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.query_rows import fetch
 
 _BYTES = re.compile(r"0x[0-9a-f]{2}(?: 0x[0-9a-f]{2})*")
-"""As report_untranslatable_char and report_invalid_encoding write them (src/backend/utils/mb/mbutils.c)."""
+"""Bytes as report_untranslatable_char and report_invalid_encoding write them (src/backend/utils/mb/mbutils.c)."""
 _UNCONVERTIBLE = frozenset({"22021", "22P05"})
 
 

@@ -49,7 +49,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
 WHERE o.oid >= {FIRST_OID} AND o.relkind IN ('v', 'c') AND o.relpersistence <> 't' AND n.nspname !~ '^pg_'
   AND a.attnum > 0 AND NOT a.attisdropped
 """
-"""Of views, and attributes of composite types: two of them may have exchanged their names."""
+"""Columns of views, and attributes of composite types: two of them may have exchanged their names."""
 _MADE = {
     "relation": "(SELECT t.xmin FROM pg_catalog.pg_type t WHERE t.oid = o.reltype)",
     "type": "o.xmin",

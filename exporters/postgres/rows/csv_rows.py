@@ -207,7 +207,7 @@ _LETTERS_BY_NAME = {"uuid": "U", "bytes": "X", "float8": "f"}
 """The core's letters of kinds whose values come as text, by the name of their codec."""
 _TEXT, _BYTES, _LIST = "t", "r", "L"
 _ANY_DIGITS = 255
-"""Of a second, in place of the scale."""
+"""Any number of digits of a second, in place of the scale."""
 _ITEM_LETTERS: Mapping[pa.DataType, str] = {**_LETTERS, pa.float64(): "f", pa.string(): _TEXT}
 """The letters of what lists are made of."""
 

@@ -31,7 +31,7 @@ class Value(Struct):
     kind: int
     data: Any
     element: int = 0
-    """Of a list: the kind of its elements."""
+    """The kind of the elements of a list."""
 
 
 ThriftStruct = dict[int, Value]

@@ -217,7 +217,7 @@ def digest_table(
 
 
 FIRST_ROWS = 500
-"""Of the first block: few, so that a chunk is proved with all of them."""
+"""The rows of the first block: few, so that a chunk is proved with all of them."""
 _KINDS = {int: b"l\0\0", float: b"R\0\0", str: b"st\0", bytes: b"sb\0"}
 """The core's letters (``columns.h``)."""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from migrate.discover.servers import ServerAnswer
 
 _DETAILED_SOURCES = 3
-"""Of more sources than these, an answer has a line each by default."""
+"""With more sources than these, an answer has a line each by default."""
 BEGIN_ANEW = {"verify", "plan", "doctor", "discover", "report", "audit"}
 """Commands that keep nothing of what they have read."""
 

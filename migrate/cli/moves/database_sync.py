@@ -90,7 +90,7 @@ class SyncedDatabase(Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """That of the cutover, else of the steps before it; 6 where these left a gap, so that nothing was switched."""
+        """The code of the cutover, else of the steps before; 6 where these left a gap, so that nothing was switched."""
         if self.switched is not None:
             return self.switched.exit_code
         is_refused = self.cutover and self.move.exit_code == IncompleteError.exit_code

@@ -27,7 +27,7 @@ _SAME_SHARE = 0.01
 _BAR_COLUMNS = 30
 _FEW_SOURCES = 3
 _SHORT_SECONDS = 2.0
-"""Of more sources than these, the end of a task that took less is not worth a line."""
+"""With more sources than these, the end of a task that took less is not worth a line."""
 
 
 def task_line(task: TaskProgress, width: int | None = None) -> str:

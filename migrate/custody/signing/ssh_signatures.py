@@ -21,9 +21,9 @@ from migrate.custody.signing.keys import PublicKey, Signer
 BUNDLE = "moveout-bundle"
 """The namespace of signatures over a tag manifest."""
 DOCUMENT = "moveout-document"
-"""Of receipts, certificates and the like."""
+"""The namespace of signatures of receipts, certificates and the like."""
 ENTRY = "moveout-custody"
-"""Of lines of the custody log."""
+"""The namespace of signatures of lines of the custody log."""
 
 NAMESPACES = (BUNDLE, DOCUMENT, ENTRY)
 

@@ -34,7 +34,7 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname
 """
 _IS_CLIENT = """(a.backend_type = 'client backend' OR (a.backend_type IS NULL AND a.usesysid IS NOT NULL
     AND a.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_replication)))"""
-"""Of other roles' sessions an ordinary role sees neither kind nor age, unless it has pg_read_all_stats."""
+"""An ordinary role sees neither kind nor age of other roles' sessions, unless it has pg_read_all_stats."""
 _SESSIONS = f"""
 SELECT pid::text, coalesce((extract(epoch FROM backend_start) * 1000000)::bigint::text, ''), coalesce(usename, '?'),
        coalesce(application_name, '')

@@ -29,7 +29,7 @@ _PERIOD = timedelta(days=1)
 """S3 reports its sizes once a day (S3's guide, "Metrics and dimensions")."""
 _LOOK_BACK = timedelta(days=3)
 _QUERIES = 500
-"""As many metrics as one GetMetricData takes (CloudWatch API reference)."""
+"""How many metrics one GetMetricData takes (CloudWatch API reference)."""
 _STORAGE_TYPE = "StorageType"
 
 

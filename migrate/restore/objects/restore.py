@@ -57,7 +57,7 @@ from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags
 from migrate.storage.s3.own_objects import RESTORES
 
 _LOOKED_AT = 1000
-"""Of objects that are there already, so many are asked for their metadata and tags."""
+"""How many of the objects that are there already are asked for their metadata and tags."""
 _GIVE_BACK_EVERY = 32
 """After this many batches free memory is given back to the system: it is scattered among memory in use."""
 _NAMED = 20

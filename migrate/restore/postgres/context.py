@@ -56,7 +56,7 @@ class PostgresRestore(DatabaseRestore, kw_only=True):
 
     @property
     def tables(self) -> list[CatalogRow]:
-        """Of the catalog's rows those that are the user's tables: neither large objects nor of extensions."""
+        """The catalog's rows of the user's tables: neither large objects nor tables of extensions."""
         return list(filter(is_users_table, self.run.tables))
 
     @property

@@ -73,7 +73,7 @@ AND evtenabled IN ('A', CASE current_setting('session_replication_role') WHEN 'r
 """
 """The event triggers that act in this session, and that this role may alter."""
 _ONE_AT_A_TIME = f"SELECT pg_catalog.pg_advisory_xact_lock({0x6D6F7667})"
-"""Of two transactions that alter one event trigger the server refuses the later one: "tuple concurrently updated". So
+"""Where two transactions alter one event trigger, the server refuses the later one: "tuple concurrently updated". So
 it waits for the end of the first one ("movg").
 """
 

@@ -47,7 +47,7 @@ from migrate.runtime.crash_points import durable
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 Names = Sequence[str | None]
-"""Of columns; None is the rowid."""
+"""Names of columns; None is the rowid."""
 _CHANGED = re.compile("[\ufffe\uffff]")
 
 

@@ -42,10 +42,10 @@ from migrate.storage.s3.http.messages import READING
 _log = logging.getLogger(__name__)
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
-"""As botocore has it: buckets that are older than today's rules have other names."""
+"""Names as botocore allows them: buckets that are older than today's rules have other names."""
 _PAYER = "request_payer"
 _PAYS = f"{_PAYER}=requester"
-"""As the AWS CLI calls it."""
+"""The option of a URL, named as in the AWS CLI."""
 MAX_CONNECTIONS = 64
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _KEPT = 16

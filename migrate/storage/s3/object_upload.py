@@ -82,7 +82,7 @@ class PartsUpload(Struct):
     others.
     """
     numbers: Sequence[int] = ()
-    """Of the parts, where they are not to be 1, 2, 3 …; a destination that refuses that gets these."""
+    """The numbers of the parts, where not 1, 2, 3 …; a destination that refuses these gets 1, 2, 3 …."""
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[Sequence[UploadedPart]], None] = lambda _: None
     _counted: list[int] = field(default_factory=list)

@@ -35,7 +35,7 @@ _ROLE = re.compile(
 )
 """A definer without a host is a role of MariaDB."""
 _RUNS = re.compile(r"[\x00-\x7f]+|[\udc80-\udcff]+|[^\x00-\x7f\udc80-\udcff]+")
-"""Of ASCII, of bytes as ``surrogateescape`` has them, of other characters."""
+"""Runs of ASCII, of bytes as ``surrogateescape`` has them, of other characters."""
 _BYTES = re.compile(r"[\udc80-\udcff]")
 _CONVERT = "CONVERT(_utf8mb4 X'{text}' USING {charset})"
 _CONVERTED = f"SELECT HEX({_CONVERT}), HEX(CONVERT({_CONVERT} USING utf8mb4))"

@@ -64,8 +64,8 @@ Select = Callable[[pa.RecordBatch | LongRow], pa.RecordBatch | LongRow]
 _BULK_ROWS = 256
 """Fewer rows of a part come as SQL: to prepare a statement takes as long as they."""
 _BATCH_BYTES, _BATCH_PARTS = 2**19, 64
-"""Of small parts so much, and so many, are one transaction: to begin and to end one takes as long as a few rows, and as
-a server's disk takes.
+"""How many bytes, and how many small parts, are one transaction: to begin and to end one takes as long as a few rows,
+and as a server's disk takes.
 """
 _TRIES = 5
 _FEW = 256

@@ -90,7 +90,7 @@ class PostDataStep(Struct, frozen=True):
     tables: frozenset[Name] = frozenset()
     lock: TableLock = TableLock.EXCLUSIVE
     size_bytes: int = 0
-    """Of the table that it is about."""
+    """The size of the table that it is about."""
     parents: frozenset[Name] = frozenset()
     """The tables to which a foreign key refers."""
     key: KeyByIndex | None = None

@@ -38,9 +38,9 @@ RETRY_SECONDS = 120.0
 one succeeds: an outage is noticed once, not once an object.
 """
 LEAST_RETRY_SECONDS = 15.0
-"""The same where the server answered others meanwhile, again and again: such faults are the objects' own."""
+"""How long it is tried where the server answers others meanwhile: such faults are the objects' own."""
 SHORT_RETRY_SECONDS = 5.0
-"""The same of what is not worth more (see ``run``)."""
+"""How long what is not worth more is tried again (see ``run``)."""
 
 
 class Job(Struct, Generic[Item], frozen=True):

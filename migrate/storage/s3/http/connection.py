@@ -34,7 +34,7 @@ _SPACES = " \t"
 _NO_BODY = {204, 304}
 _REDIRECTS = 300
 _EXPLANATION_BYTES = 2**20
-"""Of what comes with an error, or another endpoint, no more is read: S3's are some hundred bytes."""
+"""We read no more of what comes with an error, or another endpoint: S3's are some hundred bytes."""
 
 
 class Endpoint(Struct, frozen=True):

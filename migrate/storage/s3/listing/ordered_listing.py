@@ -11,8 +11,8 @@ from exporters.objects.scratch_table import scratch_table
 
 
 class ListedObjects:
-    """In a private file that SQLite removes: a listing may be long. Each key can be given a mark, a word of
-    the caller's. For one thread at a time.
+    """The listing of a bucket, in a private file that SQLite removes: it may be long. Each key can be given a mark, a
+    word of the caller's. For one thread at a time.
     """
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
@@ -53,7 +53,7 @@ class ListedObjects:
 
 
 class ListedVersions:
-    """The same of a listing of versions, asked for all versions of a key."""
+    """The listing of a bucket's versions, likewise; asked for all versions of a key."""
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
         rows = (
