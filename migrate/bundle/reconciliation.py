@@ -126,12 +126,12 @@ def _failed_words(count: int) -> str:
 
 def reasons_beyond_gaps(source: SourceReconciliation) -> list[str]:
     """Return why a source is incomplete, as far as its first gaps do not say it."""
-    said = [gap.reason for gap in source.gaps if gap.reason]
+    gap_reasons = [gap.reason for gap in source.gaps if gap.reason]
     count = _failed_words(source.dispositions.get("failed", 0))
     return [
         reason
         for reason in source.reasons
-        if reason != count and not any(reason_of_gap in reason for reason_of_gap in said)
+        if reason != count and not any(gap_reason in reason for gap_reason in gap_reasons)
     ]
 
 

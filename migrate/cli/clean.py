@@ -69,7 +69,7 @@ class Cleaned(Struct, frozen=True):
                 for location, leftovers in self.leftovers.items()
                 for leftover in leftovers
             ],
-            "unfinished": [one.as_json() for one in self.unfinished],
+            "unfinished": [problem.as_json() for problem in self.unfinished],
         }
 
     def draw(self, console: Console) -> None:
@@ -86,8 +86,8 @@ class Cleaned(Struct, frozen=True):
             console.print("! nothing is there at all: is the URL right?", style="yellow")
         if any(self.leftovers.values()) and not self.done:
             console.print("Nothing was removed.")
-        for one in self.unfinished:
-            one.draw(console)
+        for problem in self.unfinished:
+            problem.draw(console)
 
 
 def _words(leftover: Leftover) -> str:
@@ -121,7 +121,7 @@ class Ended(Struct, frozen=True):
             "absent": self.absent,
             "kept": self.kept,
             "failed": failed,
-            "unfinished": [one.as_json() for one in self.unfinished],
+            "unfinished": [problem.as_json() for problem in self.unfinished],
         }
 
     def draw(self, console: Console) -> None:
@@ -138,8 +138,8 @@ class Ended(Struct, frozen=True):
                 console.print(Text(f"  → {error.next_step}"))
         if not self.removed and not self.absent and not self.kept and not self.failed:
             console.print(f"Nothing is followed from {self.location}")
-        for one in self.unfinished:
-            one.draw(console)
+        for problem in self.unfinished:
+            problem.draw(console)
 
 
 def _end_following(

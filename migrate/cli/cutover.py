@@ -292,7 +292,7 @@ def switched_before(
     if record is None:
         return None
     file = str(options.file) if options.file.exists() else ""
-    notes = _tell_custody_log(store, signers, record)
+    notes = _write_custody_log(store, signers, record)
     if options.hold and not file:
         notes.append(
             "the switch was made before, so --hold has held nothing now;"
@@ -414,7 +414,7 @@ def _switch(
         session.facts["switched"] = None  # not known, where the location does not answer
         write_record(cutovers.store, record, lease)
         session.facts["switched"] = True
-        return replace(switched, notes=_tell_custody_log(cutovers.store, buckets.signers, record))
+        return replace(switched, notes=_write_custody_log(cutovers.store, buckets.signers, record))
     if hold:
         hold.release()
     return replace(switched, file="")
@@ -440,7 +440,7 @@ def _proven(
         return proving.result(), proven_buckets
 
 
-def _tell_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRecord) -> list[str]:
+def _write_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRecord) -> list[str]:
     """Append the switch to the custody log, unless it is there; return why it could not be."""
     details = {
         "at": record.switched_at,

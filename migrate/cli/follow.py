@@ -123,7 +123,9 @@ class Followed(Struct, frozen=True):
             console.print(Text(state_line(source)))
         if self.handed_over:
             console.print("moveout cutover has begun, and goes on from here")
-        elif any(isinstance(one, DeltaState) and not (one.last or one.stopped) for one in self.sources):
+        elif any(
+            isinstance(state, DeltaState) and not (state.last or state.stopped) for state in self.sources
+        ):
             console.print(f"→ {_NEXT_DELTA}")
         if self.exit_code != OK:
             draw_summary(console, self.summary())

@@ -70,7 +70,7 @@ class ByFile:
             self.carried_files[finding.key].findings.append(finding)
 
 
-def carry(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tuple[str, Json]]:
+def copy_files(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tuple[str, Json]]:
     """Move files; yield what became of each. Raises whatever a store raises for good, ``Cancelled``."""
     counters = ByFile(files, session.notes)
     settings = CopySettings(

@@ -101,10 +101,10 @@ def _work(session: WorkerSession, order: protocol.Order) -> Answers:
     if isinstance(session, ExportSession):
         return _export(session.runner, [Unit(**piece) for piece in order.pieces])
     if isinstance(session, RestoreSession):
-        return _fill(session, order.pieces)
+        return _write_objects(session, order.pieces)
     if isinstance(session, RowsSession):
         return _copy(session, order.pieces)
-    return _carry(
+    return _copy_files(
         cast("TransferSession", session), [transfer_worker.file_of(piece) for piece in order.pieces]
     )
 
@@ -131,16 +131,16 @@ def _is_for_all(error: Exception) -> bool:
     return isinstance(error, MoveoutError)
 
 
-def _carry(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tuple[str, Json]]:
+def _copy_files(session: TransferSession, files: Sequence[SealedFile]) -> Iterator[tuple[str, Json]]:
     """Move files, all of them at once. An error of the location is everybody's."""
     try:
-        yield from transfer_worker.carry(session, files)
+        yield from transfer_worker.copy_files(session, files)
     except MoveoutError as exc:
         for file in files:
             yield file.key, protocol.error_json(exc)
 
 
-def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
+def _write_objects(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
     """Write batches of objects."""
     for piece in pieces:
         try:

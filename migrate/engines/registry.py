@@ -32,11 +32,11 @@ def engine_for(url: str, shown: str) -> Engine:
     broken = "".join(f"; the engine {name} cannot be loaded: {why}" for name, why in _installed()[1].items())
     raise UsageError(
         f"{what} is not a database or bucket that moveout supports{broken}",
-        next_step=_meant(url) or f"give a URL that begins with {known_schemes()}",
+        next_step=_similar_scheme(url) or f"give a URL that begins with {known_schemes()}",
     )
 
 
-def _meant(url: str) -> str:
+def _similar_scheme(url: str) -> str:
     """Ask whether a scheme was meant that looks like that of a URL; "" where none does."""
     from difflib import get_close_matches  # noqa: PLC0415  few schemes are misspelt
 

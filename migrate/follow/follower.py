@@ -349,15 +349,15 @@ class Follower:
             writer.close()
             raise
         if mark is not None and mark.base == self.followed.base:
-            self._heed(mark)
+            self._note_skipped(mark)
             return writer
         writer.close()
         if mark is not None:
             require_base(self.followed, mark)
         return None
 
-    def _heed(self, mark: Mark) -> None:
-        """Take down what a destination says when it is opened."""
+    def _note_skipped(self, mark: Mark) -> None:
+        """Keep which tables the destination does not follow, and note them once."""
         counts = self._counts
         if counts.is_waiting and mark.skipped:
             self._note(f"not followed, since the restore left them out: {', '.join(mark.skipped)}")

@@ -379,7 +379,7 @@ def test_where_the_location_does_not_answer_nobody_knows_whether_the_switch_was_
 
 @pytest.mark.usefixtures("move")
 def test_after_the_switch_an_error_does_not_release_the_old_side(monkeypatch):
-    monkeypatch.setattr("migrate.cli.cutover._tell_custody_log", fail_to("", UnreachableError("away"))[1])
+    monkeypatch.setattr("migrate.cli.cutover._write_custody_log", fail_to("", UnreachableError("away"))[1])
     ended = call(*HOLD, "--json")
     assert (ended.json["error"]["switched"], mode("old")) == (True, "444"), ended
     assert (

@@ -63,16 +63,18 @@ def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None
         ) from exc
 
 
-def known(reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]) -> list[FinishedRestore]:
+def finished_restores(
+    reader: BundleReader, source: str, url: str, secrets: Mapping[str, str]
+) -> list[FinishedRestore]:
     """Return what restores of a source have left out of a file, or of the files of a directory."""
     del secrets
     address = parse_url(url)
     files = read_files(reader, source)
     addresses = [address] if files is None else [address.below(name) for name in files]
-    return [record for address in addresses for record in _known(address, reader.info.id, source)]
+    return [record for address in addresses for record in _restores_of(address, reader.info.id, source)]
 
 
-def _known(address: SqliteAddress, bundle: str, source: str) -> Iterator[FinishedRestore]:
+def _restores_of(address: SqliteAddress, bundle: str, source: str) -> Iterator[FinishedRestore]:
     yield from read_finished(address, bundle, source)
     if not address.path.exists():
         return

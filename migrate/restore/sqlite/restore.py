@@ -90,7 +90,7 @@ class SqliteRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep next to the file."""
-        return sqlite_left_out.known(reader, source, url, secrets)
+        return sqlite_left_out.finished_restores(reader, source, url, secrets)
 
 
 def _span(sizes: Mapping[str, int], name: str) -> tuple[float, float]:

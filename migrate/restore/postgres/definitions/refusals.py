@@ -171,7 +171,7 @@ class Workaround(Enum):
     def given(self, connection: psycopg.Connection[Any], entry: DumpEntry) -> AbstractContextManager[None]:
         """Help, within the caller's transaction."""
         if self is Workaround.RIGHTS:
-            return lent(connection, entry)
+            return temporary_usage(connection, entry)
         if self is Workaround.SCHEMAS:
             relation = quote_qualified(entry.schema, entry.name)
             return searching_every_schema(connection, entry.schema, entry.sql, relation)
@@ -244,7 +244,7 @@ def is_superuser(connection: psycopg.Connection[Any]) -> bool:
 
 
 @contextmanager
-def lent(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
+def temporary_usage(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
     """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema."""
     grantors = _GRANTOR.findall(entry.sql) if entry.kind == "ACL" and is_superuser(connection) else []
     cursor = connection.execute(

@@ -108,7 +108,7 @@ def _lacking(role: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
         yield f"CONNECTION LIMIT {role.get('connection_limit', -1)}"
     if role.get("valid_until") and role["valid_until"] != here["valid_until"]:
         yield f"VALID UNTIL {quote_literal(role['valid_until'])}"
-    yield from (f"SET {one}" for one in role.get("settings", ()) if one not in here["settings"])
+    yield from (f"SET {setting}" for setting in role.get("settings", ()) if setting not in here["settings"])
     groups = [membership["role"] for membership in role.get("memberships") or ()]
     yield from (f"membership in {quote_name(group)}" for group in groups if group not in here["groups"])
 
