@@ -94,10 +94,10 @@ def no_database_error(server: str) -> SourceUsageError:
     )
 
 
-def sentence_of(names: Sequence[str], noun: str, predicate: str) -> list[str]:
-    """Return how many things have a problem and which, as one sentence; none where nothing has."""
+def sentence_of_tables(names: Sequence[str], predicate: str) -> list[str]:
+    """Return how many tables have a problem and which, as one sentence; none where no table has."""
     if not names:
         return []
     shown = ", ".join(names[:_SHOWN_NAMES])
     more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return [f"{len(names)} {noun if len(names) == 1 else noun + 's'} {predicate}: {shown}{more}"]
+    return [f"{len(names)} {'table' if len(names) == 1 else 'tables'} {predicate}: {shown}{more}"]

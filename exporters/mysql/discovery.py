@@ -8,7 +8,7 @@ from contextlib import closing
 import pymysql
 from msgspec.structs import replace
 
-from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of, url_of_database
+from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of_tables, url_of_database
 from exporters.limits import Note
 from exporters.mysql.connection import Connection, connect, parse_server_url
 from exporters.mysql.errors import as_source_errors, is_about_the_thing, is_refused
@@ -94,7 +94,7 @@ def is_empty(connection: Connection, database: str) -> bool:
 def _problems(connection: Connection, database: str) -> list[str]:
     tables = [str(row[0]) for row in connection.rows(_TABLES.format(name=quote_literal(database)))]
     refused = [table for table in tables if not _may_read(connection, database, table)]
-    return sentence_of(refused, "table", "may not be read by this account")
+    return sentence_of_tables(refused, "may not be read by this account")
 
 
 def _may_read(connection: Connection, database: str, table: str) -> bool:

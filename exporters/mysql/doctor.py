@@ -12,7 +12,7 @@ import pymysql
 from msgspec import Struct
 
 from exporters.changes import NotFollowed
-from exporters.discovery import sentence_of
+from exporters.discovery import sentence_of_tables
 from exporters.doctor import (
     Examination,
     ExamineRequest,
@@ -327,7 +327,7 @@ def _changes(source: _ExaminedMysql) -> Iterator[Finding]:
         if table.transactional:  # others are named for having no snapshot
             by_reason.setdefault(lack.reason, []).append(lack)
     for reason, lacks in by_reason.items():
-        [words] = sentence_of([lack.name for lack in lacks], "table", "cannot be followed")
+        [words] = sentence_of_tables([lack.name for lack in lacks], "cannot be followed")
         problem = f"{words} ({reason})"
         fix = Fix("advice", "\n".join(lack.remedy for lack in lacks), source.server)
         yield source.request.not_in_log(f"database {source.database}", problem, fix)

@@ -48,13 +48,13 @@ def pinned(fetched: Fetched) -> ObjectSummary:
     return fetched.summary if fetched.summary.etag else replace(fetched.summary, etag=etag)
 
 
-def read_current(bucket: Bucket, fetched: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
+def read_current(bucket: Bucket, fetched: Fetched, small_bytes: int) -> Fetched:
     """Read an object that is not what was listed; one that has grown beyond ``small_bytes`` comes without its body."""
     for _ in range(ATTEMPTS):
         now = current(bucket, fetched.summary)
         if now.error is not None or now.summary.size_bytes > small_bytes:
             return now
-        fetched = next(iter(bucket.fetch([now.summary], window_bytes=window_bytes)))
+        fetched = next(iter(bucket.fetch([now.summary], window_bytes=small_bytes)))
         if not has_changed(fetched.error):
             break
     return fetched

@@ -197,7 +197,7 @@ class _Pack(Struct):
         if isinstance(fetched.error, SourceDamagedError):
             fetched = read_again(self.bucket, fetched)
         if changed_objects.has_changed(fetched.error):
-            fetched = changed_objects.read_current(self.bucket, fetched, SMALL_BYTES, WINDOW_BYTES)
+            fetched = changed_objects.read_current(self.bucket, fetched, SMALL_BYTES)
         return fetched
 
     def add_marker(self, row: int, summary: ObjectSummary) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken, sentence_of, url_of_database
+from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken, sentence_of_tables, url_of_database
 from exporters.errors import SourceError
 from exporters.limits import Note
 from exporters.postgres.errors import DRIVER_ERRORS, as_source_errors, in_one_line
@@ -170,8 +170,8 @@ def _read_contents(address: PostgresAddress, database: _Database, role: str) -> 
     unreadable = [f"{schema}.{table}" for schema, table, readable, _ in tables if not readable]
     filtered = [f"{schema}.{table}" for schema, table, readable, hides in tables if readable and hides]
     problems = [
-        *sentence_of(unreadable, "table", "may not be read by this role"),
-        *sentence_of(filtered, "table", "with row-level security, which hides rows from this role"),
+        *sentence_of_tables(unreadable, "may not be read by this role"),
+        *sentence_of_tables(filtered, "with row-level security, which hides rows from this role"),
     ]
     return _Contents(len(tables), empty=own_objects == (False,), problems=problems)
 

@@ -87,7 +87,7 @@ def _long_row(file: ParquetPart, number: int) -> LongRow | None:
     for field in schema:
         if field.type.num_fields == 0:
             chunk = group.column(leaves[field.name][0])
-            if (value := long_value(file.raw, chunk, least_bytes=SHORT_BYTES)) is not None:
+            if (value := long_value(file.raw, chunk)) is not None:
                 long[field.name] = value
     if not long:
         return None

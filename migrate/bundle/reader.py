@@ -275,7 +275,7 @@ def read_manifest(store: Store) -> Iterator[ManifestEntry]:
 
 def read_files(store: Store) -> Iterator[FileRecord]:
     """Yield the lines of ``meta/files.jsonl``, streamed. Raises ``DamageError``."""
-    return tag_files.parse_files(lines(chunks(store, layout.FILES), layout.FILES), layout.FILES)
+    return tag_files.parse_files(lines(chunks(store, layout.FILES), layout.FILES))
 
 
 def check_hash(store: Store, key: str, expected: str) -> None:

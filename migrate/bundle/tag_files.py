@@ -74,10 +74,10 @@ def files_line(file: FileRecord) -> bytes:
     return canonical_json.encode(file.as_json()) + b"\n"
 
 
-def parse_files(lines: Iterable[bytes], name: str) -> Iterator[FileRecord]:
+def parse_files(lines: Iterable[bytes]) -> Iterator[FileRecord]:
     """Yield the lines of ``meta/files.jsonl``. Raises ``DamageError`` with the line number."""
     for number, line in enumerate(lines, 1):
-        line_name = f"{name} line {number}"
+        line_name = f"{layout.FILES} line {number}"
         value = canonical_json.decode(line, line_name)
         try:
             yield FileRecord.of_json(value)

@@ -174,9 +174,7 @@ class SmallCopy(Struct):
             if isinstance(fetched_object.error, SourceDamagedError):
                 fetched_object = read_again(context.source, fetched_object)
             if changed_objects.has_changed(fetched_object.error) and not is_null(fetched_object.summary):
-                fetched_object = changed_objects.read_current(
-                    context.source, fetched_object, PUT_BYTES, WINDOW_BYTES
-                )
+                fetched_object = changed_objects.read_current(context.source, fetched_object, PUT_BYTES)
                 self.outcome.newer += fetched_object.error is None
             if fetched_object.error is not None:
                 self._lost.append((step, fetched_object.error))

@@ -41,13 +41,9 @@ def test_the_line_that_is_wrong_is_named(line, what):
 def test_the_list_of_files_is_read_as_it_was_written():
     files = [FileRecord("data/a", 3, DIGEST, 15), FileRecord("data/b", 0, DIGEST, 2**64 - 1)]
     lines = [tag_files.files_line(file) for file in files]
-    assert list(tag_files.parse_files(lines, "files")) == files
-    with pytest.raises(DamageError, match="files line 3"):
-        list(
-            tag_files.parse_files(
-                [*lines, lines[0].replace(b'"size_bytes":3', b'"size_bytes":null')], "files"
-            )
-        )
+    assert list(tag_files.parse_files(lines)) == files
+    with pytest.raises(DamageError, match=r"files\.jsonl line 3"):
+        list(tag_files.parse_files([*lines, lines[0].replace(b'"size_bytes":3', b'"size_bytes":null')]))
 
 
 @pytest.mark.parametrize(

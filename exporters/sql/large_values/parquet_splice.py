@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
-from exporters.sql.large_values.long_values import CODEC, PIECE_BYTES, Spooled
+from exporters.sql.large_values.long_values import CODEC, PIECE_BYTES, SHORT_BYTES, Spooled
 from exporters.sql.large_values.parquet_footer import (
     CHUNK_OFFSET,
     COLUMNS,
@@ -177,13 +177,13 @@ class InPage(Struct, frozen=True):
                 yield piece
 
 
-def long_value(file: BinaryIO, chunk: pq.ColumnChunkMetaData, *, least_bytes: int) -> InPage | None:
-    """Return the one value of a column chunk of one row, where it is longer than ``least_bytes`` and lies in one plain
+def long_value(file: BinaryIO, chunk: pq.ColumnChunkMetaData) -> InPage | None:
+    """Return the one value of a column chunk of one row, where it is longer than ``SHORT_BYTES`` and lies in one plain
     page, compressed by Zstandard; else None. Raises ``OSError``, ``ValueError`` or ``IndexError`` where the file is
     damaged.
     """
     if (
-        chunk.total_uncompressed_size < least_bytes
+        chunk.total_uncompressed_size < SHORT_BYTES
         or chunk.physical_type != "BYTE_ARRAY"
         or chunk.compression != "ZSTD"
         or chunk.has_dictionary_page
@@ -196,7 +196,7 @@ def long_value(file: BinaryIO, chunk: pq.ColumnChunkMetaData, *, least_bytes: in
         content.read(LENGTH.unpack(levels)[0])
         value_bytes = LENGTH.unpack(content.read(LENGTH.size))[0]
     skip = 2 * LENGTH.size + LENGTH.unpack(levels)[0]
-    return InPage(file, start, size, value_bytes, skip) if value_bytes >= least_bytes else None
+    return InPage(file, start, size, value_bytes, skip) if value_bytes >= SHORT_BYTES else None
 
 
 def _content(file: BinaryIO, start: int, size: int) -> pa.CompressedInputStream:
