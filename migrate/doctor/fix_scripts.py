@@ -97,9 +97,13 @@ def _statements(findings: Sequence[Finding], mark: str) -> list[str]:
 
 
 def _psql_name(database: str) -> str:
-    """Return a database's name as an argument of psql's (PostgreSQL documentation, psql, "Meta-Commands")."""
-    quoted = database.replace('"', '""')
-    return f'"{quoted}"'
+    r"""Return arguments of ``\connect`` for a database of the same server, whatever its name (PostgreSQL documentation,
+    psql, "Meta-Commands"): a name alone with ``=`` or ``://`` in it would say to which server to go.
+    """
+    if re.fullmatch(r"\w+", database):
+        return f'"{database}"'
+    value = re.sub(r"([\\'])", r"\\\1", database).replace('"', '""')
+    return f"-reuse-previous=on \"dbname='{value}'\""
 
 
 def _shell(findings: Sequence[Finding]) -> str:
