@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -13,10 +14,12 @@ import urllib.request
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 
 from migrate.cli import status as status_command
+from migrate.cli.progress import status_server
 from migrate.cli.progress.notifier import is_late
 from migrate.errors import INTERRUPTED
 from migrate.progress.state import ProgressState
@@ -260,3 +263,15 @@ def test_a_watch_ends_with_the_work(tmp_path, monkeypatch):
     shown.wait_for("a sealed bundle, complete")
     shown.process.send_signal(signal.SIGINT)
     assert (shown.end(), "Traceback" in shown.text) == (INTERRUPTED, False), shown.text
+
+
+def test_a_reader_that_asks_nothing_is_sent_away(monkeypatch):
+    monkeypatch.setattr(status_server, "_PATIENCE_SECONDS", 0.2)
+    server = status_server.StatusServer(("127.0.0.1", 0), lambda: (b"page", {}))
+    threading.Thread(target=server.serve, daemon=True).start()
+    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=60) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\n")
+        assert slow.recv(1) == b""
+    with urllib.request.urlopen(server.url) as answer:
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    server._server.shutdown()

@@ -1,6 +1,7 @@
 """Grants on a real MinIO: the customer reads his bundle and nothing else, until the grant ends."""
 
 import errno
+import os
 import re
 import shutil
 import subprocess
@@ -260,14 +261,20 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     )
     assert (again.code, "fetch.aria2 cannot be made" in again.err) == (2, True)
     assert not (tmp_path / "fetch.txt").exists()
+    (tmp_path / "bin").mkdir()
+    curl, seen = tmp_path / "bin/curl", tmp_path / "arguments"
+    curl.write_text(f'#!/bin/sh\necho "$@" >> {seen}\nexec {shutil.which("curl")} "$@"\n')
+    curl.chmod(0o755)
+    env = {**os.environ, "PATH": f"{curl.parent}:{os.environ['PATH']}"}
     for _ in range(2):  # the second time nothing is left to do but to check
         fetched = subprocess.run(
-            ["sh", script, tmp_path / "got"], capture_output=True, text=True, check=False
+            ["sh", script, tmp_path / "got"], capture_output=True, text=True, check=False, env=env
         )
         assert (fetched.returncode, fetched.stdout) == (0, "the bundle is whole\n"), fetched.stderr
     assert (
         verify(open_location(str(tmp_path / "got")), Level.FULL, workers=1, progress=Silent()).findings == []
     )
+    assert (seen.exists(), "X-Amz" in seen.read_text()) == (True, False)
     assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
     assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
     assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2

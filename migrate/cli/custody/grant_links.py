@@ -37,8 +37,13 @@ cd "$1"
 get() {{
     mkdir -p "$(dirname "$1")"
     [ -e "$1" ] && return
-    curl -fsS --retry 5 -C - -o "$1.part" "$2" || curl -fsS --retry 5 -o "$1.part" "$2"
+    fetch "$2" -C - -o "$1.part" || fetch "$2" -o "$1.part"
     mv "$1.part" "$1"
+}}
+fetch() {{ # the link is no argument of curl's, which all users of the machine could read
+    link=$1
+    shift
+    printf 'url = "%s"\n' "$link" | curl -fsS --retry 5 -K - "$@"
 }}
 """
 _CHECK = "sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.txt"
