@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 
 from msgspec import Struct
 
-from migrate.bundle import layout
+from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import not_sealed
 from migrate.bundle.tag_files import parse_manifest
@@ -81,12 +80,9 @@ def read_sealed(origin: Store) -> SealedSource:
 
 def bundle_id(data: bytes) -> str:
     """Return the bundle's id from the bytes of ``meta/bundle.json``. Raises ``DamageError``."""
-    try:
-        value = json.loads(data)
-        if isinstance(value["id"], str) and value["id"]:
-            return str(value["id"])
-    except (ValueError, KeyError, TypeError):
-        pass
+    value = canonical_json.decode(data, layout.BUNDLE_META)
+    if isinstance(value.get("id"), str) and value["id"]:
+        return str(value["id"])
     raise DamageError(layout.BUNDLE_META, expected="the bundle's id", found=repr(data[:80]))
 
 
@@ -107,7 +103,7 @@ def _tag_entries(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _continues(data: bytes) -> Collection[str]:
-    continued_ids = json.loads(data).get("continues", ())
+    continued_ids = canonical_json.decode(data, layout.BUNDLE_META).get("continues", ())
     return (
         frozenset(continued_id for continued_id in continued_ids if isinstance(continued_id, str))
         if isinstance(continued_ids, list)

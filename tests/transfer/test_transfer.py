@@ -271,7 +271,10 @@ def test_a_tag_manifest_that_does_not_name_the_manifest_is_named(origin, tmp_pat
     assert f"does not name {layout.MANIFEST}" in found
 
 
-@pytest.mark.parametrize("identity", [b"{", b"[]", b"{}", b'{"id": ""}', b'{"id": 5}', None])
+@pytest.mark.parametrize(
+    "identity",
+    [b"{", b"[]", b"{}", b'{"id": ""}', b'{"id": 5}', pytest.param(b"[" * 200_000, id="deep"), None],
+)
 def test_an_origin_without_an_identity_is_refused(origin, tmp_path, identity):
     if identity is None:
         origin.delete(layout.BUNDLE_META)
@@ -542,7 +545,7 @@ def test_a_bundle_without_identity_and_manifest_is_left_alone(origin, tmp_path):
     directory.put(layout.BUNDLE_META, b"{")
     directory.put(layout.MANIFEST, b"")
     before = contents(directory)
-    with pytest.raises(DamageError, match="the bundle's id"):
+    with pytest.raises(DamageError, match="a JSON object"):
         move(origin, directory)
     assert contents(directory) == before
 

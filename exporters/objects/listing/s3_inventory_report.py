@@ -92,7 +92,7 @@ def parse(data: bytes, url: str) -> Report:
         files = [ReportFile(str(file["key"]), str(file["MD5checksum"])) for file in value["files"]]
         created = datetime.fromtimestamp(int(value["creationTimestamp"]) / 1000, UTC)
         report = Report(url, str(value["sourceBucket"]), created, kind, columns, files)
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError) as exc:
         raise SourceUsageError(
             f"{url} is not a manifest of an S3 Inventory: {exc!r}",
             next_step="give the report's manifest.json",

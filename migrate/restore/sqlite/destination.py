@@ -218,7 +218,7 @@ def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
             if not _is_below(name) or not layout.is_payload_name(folder):
                 raise DamageError(file.key, expected="paths below a directory", found=repr(name))
             folders[name] = folder
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise DamageError(file.key, expected="a list of files", found=f"something else ({exc})") from exc
     return folders
 

@@ -149,7 +149,7 @@ class Uploads:
         try:
             meta = json.loads((self.directory / upload / "meta.json").read_bytes())
             upload_meta = _Meta(meta["key"], datetime.fromisoformat(meta["started"]), int(meta["part_bytes"]))
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
             raise gone from None
         if key is not None and key != upload_meta.key:
             raise gone
