@@ -150,6 +150,8 @@ WORD = "hunter2"
         (("discover", f"postgresql://h/db?pass%77ord={WORD}"), {}),
         (("status", f"mysql://h/db?passwd={WORD}"), {}),
         (("ls", f"s3://b/p?session_token={WORD}"), {}),
+        (("run", f"postgresql://me:{WORD}@h/db"), {}),
+        (("export", "--bwlimit", f"postgresql://me:{WORD}@h/db"), {}),
         (("doctor", f"a=host=h user=me password={WORD} dbname=d"), {}),
     ],
     ids=lambda value: "-".join(value)[-60:],
@@ -164,9 +166,10 @@ def test_a_password_in_an_odd_place_is_not_repeated(command, variables):
 
 def test_the_traceback_of_a_defect_has_no_password_of_a_url(tmp_path, monkeypatch):
     def fail(*_arguments: object) -> None:
-        raise ValueError(f"no connection to http://me:{WORD}@proxy:3128/?token={WORD}")
+        raise ValueError(f"no \x1b[31mconnection to http://me:{WORD}@proxy:3128/?token={WORD}")
 
     monkeypatch.setattr("migrate.cli.ls.open_bundle", fail)
     ended = call("ls", tmp_path, "--json")
     assert (ended.code, "http://me:…@proxy:3128/?token=…" in ended.err) == (1, True), ended.err
+    assert "\x1b" not in ended.err
     assert WORD not in f"{ended.out}{ended.err}"

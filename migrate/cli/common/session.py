@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from exporters.connections.silent_servers import waiting_for_silent
 from migrate.case.model import Case, Endpoint
+from migrate.case.secrets import hide_url_passwords
 from migrate.cli.common.json_output import print_error
 from migrate.cli.common.log_file import LogFile
 from migrate.cli.common.terminal import Console, Text
@@ -194,7 +195,8 @@ class Session(Struct):
         return self.fail(INTERRUPTED, "interrupted", "stopped", step)
 
     def fail(self, exit_code: int, code: str, message: str, next_step: str) -> int:
-        """Print an error, and return the exit code."""
+        """Print an error, and return the exit code. It may repeat what was typed, but no password of a URL."""
+        message = hide_url_passwords(message)
         if self.json:
             with contextlib.suppress(OSError):
                 print_error(self.command, exit_code, code, message, next_step, self.facts)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from migrate.case.secrets import redact
+from migrate.case.secrets import hide_url_passwords, redact
 
 _DESTINATION_IS_ARGUMENT = ("transfer", "restore", "sync")
 """Commands whose destination is an argument; that of others is the option ``--to``."""
@@ -17,6 +17,8 @@ _DESTINATION_IS_ARGUMENT = ("transfer", "restore", "sync")
 def explain(error: Any, arguments: Sequence[str]) -> None:
     """Add to an error in the command line what has to be typed."""
     context = error.ctx
+    if error.message:
+        error.message = hide_url_passwords(error.message)
     if context is None:
         return
     if hasattr(error, "param_type"):

@@ -23,7 +23,7 @@ from migrate.case.secrets import hide_url_passwords
 from migrate.cli.common.json_output import print_result
 from migrate.cli.common.log_file import LogFileOption, logged_to, open_log
 from migrate.cli.common.session import Answer, Session
-from migrate.cli.common.terminal import Console
+from migrate.cli.common.terminal import Console, plain
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import GoneError, MoveoutError, NoSpaceError
 from migrate.progress.meter import Meter
@@ -220,9 +220,10 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
         session.write_log("traceback", text=traceback.format_exc())
         if (error := _system_error(exc)) is not None:
             return session.fail(error.exit_code, error.code, str(error), error.next_step)
-        sys.stderr.write(hide_url_passwords(traceback.format_exc()))
+        lines = hide_url_passwords(traceback.format_exc()).splitlines()
+        sys.stderr.write("".join(f"{plain(line)}\n" for line in lines))
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
-        return session.fail(1, "defect", hide_url_passwords(f"{type(exc).__name__}: {exc}"), step)
+        return session.fail(1, "defect", f"{type(exc).__name__}: {exc}", step)
     session.meter.close()
     return _show(session, answer)
 
