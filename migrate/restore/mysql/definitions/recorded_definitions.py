@@ -53,6 +53,15 @@ _NEEDED = {
 """What entries of a kind have besides what all have."""
 
 
+_MAKES = re.compile(r"\s*CREATE\s+(?:OR\s+REPLACE\s+)?([A-Z]+)[\s=]", re.IGNORECASE)
+_MADE = {
+    "AGGREGATE", "ALGORITHM", "DEFINER", "EVENT", "FUNCTION", "JSON", "LIBRARY", "PACKAGE", "PROCEDURE", "SEQUENCE",
+    "SPATIAL", "SQL", "TABLE", "TRIGGER", "VIEW",
+}  # fmt: skip
+"""With these words continues what SHOW CREATE prints of anything that belongs to a database."""
+_OF_A_LIBRARY = re.compile(r"\bRETURNS\s+\w+\s+SONAME\b", re.IGNORECASE)
+
+
 def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
     """Return a source's definitions as they lie in the bundle, checked. Raises ``DamageError``."""
     key = layout.source_file(source, DEFINITIONS)
@@ -69,7 +78,18 @@ def _parsed(data: bytes, key: str) -> list[Definition]:
             raise DamageError(
                 key, expected=f"{', '.join(sorted(missing))} in entry {number + 1}", found="none"
             )
+        if "sql" in entry and not _makes_a_part(entry["sql"]):
+            expected = f"what makes a part of a database in entry {number + 1}"
+            raise DamageError(key, expected=expected, found=repr(entry["sql"][:80]))
     return [dict(entry) for entry in entries]
+
+
+def _makes_a_part(sql: str) -> bool:
+    """Tell whether a statement makes a part of a database, rather than an account, say, or a file of the server: it is
+    run with the rights of whoever restores.
+    """
+    match = _MAKES.match(sql)
+    return match is not None and match[1].upper() in _MADE and _OF_A_LIBRARY.search(sql) is None
 
 
 def step_of(definition: Definition) -> str:
