@@ -173,3 +173,18 @@ def test_the_traceback_of_a_defect_has_no_password_of_a_url(tmp_path, monkeypatc
     assert (ended.code, "http://me:…@proxy:3128/?token=…" in ended.err) == (1, True), ended.err
     assert "\x1b" not in ended.err
     assert WORD not in f"{ended.out}{ended.err}"
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_case_file_that_others_wrote_runs_no_program_unless_it_is_named(tmp_path, monkeypatch, command):
+    case, ran = tmp_path / "moveout.toml", tmp_path / "ran"
+    case.write_text(
+        '[case]\nname = "c"\n[[source]]\nname = "a"\nurl = "mysql://me@127.0.0.1:9/a"\n'
+        f'password = "command:touch {ran}"\n[bundle]\nlocation = "{tmp_path / "b"}"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    case.chmod(0o666)
+    ended = call(command)
+    assert (ended.code, "another user's" in ended.err, ran.exists()) == (2, True, False), ended.err
+    case.chmod(0o600)
+    assert "another user's" not in call(command).err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,8 +204,19 @@ def no_location_error() -> UsageError:
 
 
 def case_here(case: Path | None, words: Sequence[str] | None) -> Path | None:
-    """Return the case file; the usual one, where nothing is named and it lies here. For commands that look."""
-    return Path(_CASE_FILE) if case is None and not words and Path(_CASE_FILE).is_file() else case
+    """Return the case file; the usual one, where nothing is named and it lies here. For commands that look. Raises
+    ``UsageError`` where somebody else may have written it: it says which programs are run for secrets.
+    """
+    if case is not None or words or not Path(_CASE_FILE).is_file():
+        return case
+    status = Path(_CASE_FILE).stat()
+    own = {str(os.geteuid()), "0", os.environ.get("SUDO_UID", "0") if os.geteuid() == 0 else "0"}
+    if str(status.st_uid) not in own or status.st_mode & stat.S_IWOTH:
+        raise UsageError(
+            f"{_CASE_FILE} of this directory may be another user's, and such a file can name programs to run",
+            next_step=f"read it, and then name it: -c {_CASE_FILE}",
+        )
+    return Path(_CASE_FILE)
 
 
 def case_words() -> str:
