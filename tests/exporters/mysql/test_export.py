@@ -480,7 +480,11 @@ def test_a_line_of_the_option_file_is_read_as_mysql_reads_it(line, password, mon
     ]
 )
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_numbers_are_written_as_the_server_writes_them(mariadb, numbers):
     rows = fetch(
         mariadb.url,

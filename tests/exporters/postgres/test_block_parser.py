@@ -384,7 +384,11 @@ def check_messages(monkeypatch, stream: bytes) -> None:
 
 
 @needs_core
-@settings(max_examples=FUZZED, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=FUZZED,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(received())
 def test_messages_are_cut_as_without_the_core(monkeypatch, stream):
     check_messages(monkeypatch, stream)

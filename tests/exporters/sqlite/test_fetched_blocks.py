@@ -93,7 +93,11 @@ def check_column(column, plain, kind):
 
 
 @needs_core
-@settings(max_examples=FUZZED, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=FUZZED,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(tables(), st.integers(1, 30))
 def test_the_core_fetches_what_the_table_holds(tmp_path, table, most):
     kinds, rows = table
@@ -102,7 +106,11 @@ def test_the_core_fetches_what_the_table_holds(tmp_path, table, most):
 
 @needs_core
 @pytest.mark.torture
-@settings(max_examples=TABLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=TABLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(tables(), st.integers(1, 300))
 def test_the_core_fetches_what_many_tables_hold(tmp_path, table, most):
     kinds, rows = table

@@ -80,7 +80,11 @@ def test_what_is_equal_in_python_is_not_the_same_here():
     "encoding",
     ["UTF-8", *(pytest.param(name, marks=pytest.mark.torture) for name in ("UTF-16le", "UTF-16be"))],
 )
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), min_size=1, max_size=20))
 def test_a_file_of_any_values_makes_the_round_trip(encoding, tmp_path_factory, rows):
     directory = tmp_path_factory.mktemp("any")
