@@ -38,6 +38,6 @@ def _bash(text, folder, env):
     variables = {name: value for name, value in (os.environ | env).items() if value is not None}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
-        cwd=folder, env=variables, capture_output=True, text=True, timeout=250, check=False,
+        cwd=folder, env=variables, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     return Ended(done.returncode, done.stdout, done.stderr)
