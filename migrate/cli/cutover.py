@@ -121,7 +121,8 @@ class Switched(Struct, frozen=True):
             return
         what = "nothing could be written" if self.file else "nothing was written"
         stood_still = duration_words(self.record.downtime_seconds)
-        console.print(f"Switched at {self.record.switched_at}: {what} for {stood_still}")
+        when = "Switched" if self.is_now else "Nothing was done now: this was switched before,"
+        console.print(f"{when} at {self.record.switched_at}: {what} for {stood_still}")
         if self.is_now and not self.file:
             console.print(Text(_NOT_HELD, style="yellow"))
         undo = " ".join(filter(None, ("moveout cutover", self.case_option, "--undo")))
@@ -159,7 +160,7 @@ def _draw_comparison(console: Console, source: ProvenSource) -> None:
     if source.compared_early:
         early = things(len(source.compared_early), "table")
         rows = sum(source.compared_by_key.values())
-        words = f"  {early} of them compared before the hold; under it the rows that were written to since"
+        words = f"  compared before the hold: {early}; under it the rows that were written to since"
         console.print(Text(f"{words}: {things(rows, 'row')}", style="dim"))
     by_reason: dict[str, list[str]] = {}
     for name, reason in source.read_whole.items():

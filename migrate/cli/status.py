@@ -254,7 +254,7 @@ def _followed_words(followed: FollowStatus) -> str:
         behind = f"{bytes_words(followed.lag_bytes)} of the log are not captured{age}"
         words.append(behind if followed.lag_bytes else "all of the log is captured")
     if followed.retained_bytes is not None:
-        reading = "a capture is at work" if followed.is_read else "NO capture is at work"
+        reading = "it is being captured" if followed.is_read else "moveout follow is NOT running"
         words.append(f"{reading}, the server keeps {bytes_words(followed.retained_bytes)} of its log")
     words += [followed.detour] if followed.detour else []
     if followed.applied:

@@ -30,7 +30,7 @@ RECORD = CutoverRecord("before", "2026-11-28T00:00:09Z", 9.0, [APP, PLAIN], [MED
 DIFFERS = Finding("public.t", "has other rows", "2", "3")
 SWITCHED = """
 app  2 tables with 7 rows equal on both sides, up to 0/17
-  2 tables of them compared before the hold; under it the rows that were written to since: 3 rows
+  compared before the hold: 2 tables; under it the rows that were written to since: 3 rows
   read whole under the hold: public.0, public.1, public.2, public.3, public.4, …: it was emptied
   read whole under the hold: public.x: it has no key
   carried outside of the log: 1,200 sequences
@@ -81,6 +81,8 @@ def test_a_switch_says_what_was_compared_how_and_for_how_long(capsys):
         *(True, "undo.json", ["no key"], 9.0),
     )
     assert Switched(RECORD, "").as_json()["undo"] is None
+    before = printed(Switched(RECORD, "undo.json", is_now=False), capsys)
+    assert "Nothing was done now: this was switched before, at 2026-11-28T00:00:09Z" in before
 
 
 def test_what_differs_is_named_where_nothing_was_switched(capsys):

@@ -101,7 +101,9 @@ def test_status_says_what_is_up_on_the_new_host(tmp_path):
     assert "on the new host: 1 of 2 sources up; not: two" in state.out
     assert "→ once the reasons are gone, run the same export again" in state.out
     assert re.search(r"one +up, compared .* UTC → sqlite://.*/new-one\.db", state.out)
-    assert re.search(r"two +.*: not restored: nothing of two .*\n +→ export it again", state.out)
+    assert re.search(
+        r"two +.*: not restored: the bundle has nothing of it: two .*\n +→ export it again", state.out
+    )
     make_file(tmp_path / "two.db")
     assert call("export", "-c", case).code == 0
     state = call("status", case)

@@ -480,7 +480,7 @@ def test_what_was_switched_is_drawn(drawn):
     )
     lines = drawn(switched(early))
     assert lines[1:-2] == [
-        "1 table of them compared before the hold; under it the rows that were written to since: 4 rows",
+        "compared before the hold: 1 table; under it the rows that were written to since: 4 rows",
         "read whole under the hold: a, b, c, d, e, …: it was emptied",
         "read whole under the hold: g: no key",
         "carried outside of the log: 2 sequences, 1 event",

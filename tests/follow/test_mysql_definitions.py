@@ -1,8 +1,12 @@
 """What a MySQL or MariaDB source defines after the base is named by follow, status and cutover, as PostgreSQL's is."""
 
+from contextlib import closing
+
 import pytest
 
+from exporters.mysql.connection import connect, parse_url
 from migrate.follow.cutover import Cutover
+from migrate.restore.mysql.changes.definition_gaps import compare_definitions, definition_state
 from tests.cli.conftest import call
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.move_case import write_move_case
@@ -142,3 +146,26 @@ def test_events_run_at_the_new_side_that_ran_at_the_old_one_before_the_switch(mo
 
 def died(_):
     raise KeyboardInterrupt
+
+
+def test_what_an_account_that_sees_no_other_may_do_elsewhere_belongs_to_the_move(
+    followed_mariadb, other_mariadb
+):
+    """As the right to hold the source, which a cutover asks for after the export."""
+    old, new = followed_mariadb.database(), other_mariadb.database()
+    account, secrets = f"mover_{old.rpartition('/')[2][-8:]}", {"password": "Secret-1"}
+    for url in (old, new):
+        run_sql(
+            url,
+            f"CREATE USER {account} IDENTIFIED BY 'Secret-1'; GRANT SELECT ON {name_of(url)}.* TO {account}",
+        )
+    address = parse_url(old.replace("moveout@", f"{account}@"), secrets)
+    log = definition_state(address.url, secrets, None, "")
+    named = []
+    for right in (f"READ_ONLY ADMIN ON *.* TO {account}", f"INSERT ON {name_of(old)}.* TO {account}"):
+        run_sql(old, f"GRANT {right}")
+        with closing(connect(address)) as reader, closing(connect(parse_url(new))) as writer:
+            named.append(compare_definitions(reader, writer, skipped=(), log=log).missing)
+    for url in (old, new):
+        run_sql(url, f"DROP USER {account}")
+    assert named == [[], [f"privileges of '{account}'@'%' as they are now"]]

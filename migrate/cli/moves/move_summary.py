@@ -142,7 +142,10 @@ class MoveSummary(Struct, frozen=True):
         if self.read_at is None:
             return
         read_at = local_moment_words(self.read_at)
-        yield f"What was written at the sources since {read_at} may be missing: they were read from then on."
+        followed = self.expected.get("followed", ())
+        others = [name for name in self.expected["exported"] if name not in followed]
+        where = _names(others) if followed and others else "the sources"
+        yield f"What was written at {where} since {read_at} may be missing: they were read from then on."
         if self.later_commands:
             yield f"→ stop what writes there, then bring that, too: {'; '.join(self.later_commands)}"
             effects = {

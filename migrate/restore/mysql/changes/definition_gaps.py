@@ -41,6 +41,7 @@ _OLD_CHARSET = re.compile(r"\butf8mb3\b")
 """Newer servers print no width of integers, and another name of a charset."""
 _HERE = "`"
 """What stands for the name of the database, which may be another one at the destination."""
+_NOTHING: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
 
 
 def definition_gaps(
@@ -107,17 +108,29 @@ def compare_definitions(
             otherwise.append(f"{label} as it is defined now")
     accounts = {label.removeprefix(PRIVILEGES) for label in changed if label.startswith(PRIVILEGES)}
     accounts |= _dropped(before, grants)
+    own_account, by_name = _own_account(reader), _by_name(reader, grants)
+    names = {own_account if account == OWN_ACCOUNT else account for account in accounts}
     otherwise += [
         f"{PRIVILEGES}{account} as they are now"
-        if account in grants
+        if account in by_name
         else f"DROP {'ROLE' if is_role(account) else 'USER'} {account}"
-        for account in _other_grants(reader, writer, grants, accounts, grants if is_all_access else ())
+        for account in _other_grants(reader, writer, by_name, names, by_name if is_all_access else ())
     ]
     hidden_at_source = {loss.item for loss in source_hidden.losses}
     surplus = [label for label in destination if label not in source and label not in hidden_at_source]
     return DefinitionGaps(
         [*missing, *otherwise], surplus, note_other_settings(*map(server_settings, (reader, writer)))
     )
+
+
+def _own_account(connection: Connection) -> str:
+    return "{}@{}".format(*map(quote_literal, str(connection.value("SELECT CURRENT_USER()")).rsplit("@", 1)))
+
+
+def _by_name(connection: Connection, grants: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return grants by account, with the name of the connection's own where that sees no others."""
+    own_account = _own_account(connection)
+    return {own_account if account == OWN_ACCOUNT else account: grants[account] for account in grants}
 
 
 def _dropped(before: Any, grants: Mapping[str, list[str]]) -> set[str]:
@@ -169,17 +182,17 @@ def _other_grants(
     """
     if not accounts and not others:
         return []
-    own_account = str(reader.value("SELECT CURRENT_USER()"))
-    ours = {OWN_ACCOUNT, "{}@{}".format(*map(quote_literal, own_account.rsplit("@", 1)))}
+    own_account, other_grants = _own_account(reader), grants_by_account(writer)
     here, there = (
         _rights(by_account, connection.address.database)
-        for connection, by_account in ((reader, grants), (writer, grants_by_account(writer)))
+        for connection, by_account in ((reader, grants), (writer, other_grants))
     )
-    nothing: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
+    if OWN_ACCOUNT in other_grants:  # the destination shows no other account: theirs stands for ours
+        there = {own_account: there.get(OWN_ACCOUNT, _NOTHING)}
     different = []
     for account in sorted({*accounts, *others}):
-        source, destination = here.get(account, nothing), there.get(account, nothing)
-        is_whole = account in accounts and account not in ours
+        source, destination = here.get(account, _NOTHING), there.get(account, _NOTHING)
+        is_whole = account in accounts and account != own_account
         if source[0] != destination[0] or (is_whole and source[1] != destination[1]):
             different.append(account)
     return different
