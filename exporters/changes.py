@@ -106,7 +106,7 @@ def note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
 class ChangeBase(Struct, frozen=True):
     """Where the changes of one source begin. ``name`` is that under which the log was opened. ``position``: what was
     committed before it is in the base. ``snapshot`` is the name under which sessions of the same server see the base.
-    Of servers that export no snapshots it is the lock under which all sessions that begin see it. It holds as long as
+    Where servers export no snapshots, it is the lock under which all sessions that begin see it. It holds as long as
     the context of ``open_base``. ``log`` is what the engine needs to read on (names of its own objects at the server):
     plain JSON, no secrets.
     """

@@ -138,7 +138,7 @@ def changing(table: PostgresTable, pages: Range, encoding: str) -> str | None:
 
 
 def _text(column: PostgresColumn) -> str:
-    """Return the text of a value as COPY writes it. To cast it would run a cast of the type's owner."""
+    """Return the text of a value as COPY writes it. A cast would run code of the type's owner."""
     name = quote_name(column.name)
     is_text = _CHARACTERS.fullmatch(column.sql_type)
     return f"{name}::pg_catalog.text" if is_text else f"pg_catalog.concat({name})"

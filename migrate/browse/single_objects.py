@@ -1,5 +1,5 @@
-"""Single objects of a bundle. Of the index only those groups of rows are read that can hold what is looked for, of a
-pack only the object's own bytes.
+"""Reads single objects of a bundle: only those groups of rows of the index that can hold what is looked for, and only
+the object's own bytes of a pack.
 """
 
 from __future__ import annotations

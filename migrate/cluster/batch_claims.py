@@ -1,9 +1,9 @@
-"""Who is at a batch that must not be done by two at once.
+"""Claims on batches that must not be done by two workers at once.
 
 The cluster gives a batch to another worker when it takes one for dead. That one may live, cut off from the scheduler
-only; and nobody has heard of what it has done. To write a version twice makes two of it. So a worker lays a claim at
-the location before it writes. Who meets a claim there takes it over, waits until the other must have noticed, and looks
-at what there is before it goes on.
+only; and what it has done is unknown. A version that is written twice becomes two versions. So a worker writes a claim
+to the location before it writes anything else. A worker that meets a claim there takes it over, waits until the other
+one must have noticed, and looks at what there is before it goes on.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Claim(Struct):
             self._looked = uptime()
 
     def _take_over(self) -> bool:
-        """Replace the claim that lies there; tell whether whose it was has ended. Of two that come at once the second
-        finds the first one's.
+        """Replace the claim that lies there; tell whether its worker has ended. Where two come at once, the second
+        finds the claim of the first.
         """
         while True:
             etag = self.store.stat(self.key).etag

@@ -188,7 +188,7 @@ def _unreceived(
     trust: Trust | None,
 ) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, for another location, for which every byte was
-    read, and all was well. Of several for one location the newest counts.
+    read, and all was well. The newest of several for one location counts.
     """
     if trust is not None and (unlisted := [public for public in by if trust.name(public) is None]):
         sentence = f"your key {unlisted[0].fingerprint} is none that {trust.source} counts now"

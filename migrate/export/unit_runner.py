@@ -185,7 +185,7 @@ class UnitRunner(Struct, frozen=True, kw_only=True):
         return _ReadUnit(progress, outcome, sink)
 
     def _export(self, progress: _UnitProgress, earlier: _EarlierUnit | None) -> CommitRecord:
-        """Read a unit and commit it. Of an earlier one that still holds, only what failed is read again. The earlier
+        """Read a unit and commit it. Where an earlier one still holds, only what failed is read again. The earlier
         record stays where that brings nothing new.
         """
         mended = earlier.record if earlier is not None and earlier.holds else None

@@ -101,8 +101,8 @@ class Cutover(Struct):
             raise
 
     def compare_early(self) -> None:
-        """Compare both sides while the source is in use. Of the tables that are equal, only rows that the log names
-        afterwards are read again. Changes are captured meanwhile, but not applied. Raises errors of both servers and of
+        """Compare both sides while the source is in use. Where tables are equal, only rows that the log names later
+        are read again. Changes are captured meanwhile, but not applied. Raises errors of both servers and of
         the location.
         """
         self.report("compare before the hold")

@@ -107,8 +107,8 @@ class Store(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> FileInfo:
-        """Like ``put``, but raise ``AlreadyExistsError`` if the key exists. Of two racing calls exactly one
-        wins.
+        """Like ``put``, but raise ``AlreadyExistsError`` if the key exists. Exactly one of two racing
+        calls wins.
         """
         ...
 

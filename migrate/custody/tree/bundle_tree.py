@@ -67,8 +67,8 @@ def store_tree(store: Store, signers: Sequence[Signer]) -> Checkpoint:
 
 
 def _stored_tree(store: Store, by: Sequence[PublicKey]) -> Tree:
-    """Return the bundle's tree, made where there is none. Of two runs that make one at once the first one's salts hold,
-    and the nodes, which either may have written, are made again where they are of others.
+    """Return the bundle's tree, made where there is none. Where two runs make one at once, the first one's salts
+    hold, and the nodes, which either may have written, are made again where they are of others.
     """
     root = root_of(store)
     while True:

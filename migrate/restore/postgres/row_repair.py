@@ -31,7 +31,7 @@ from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 10_000
 _STILLED = ("TRIGGER",)
-"""COPY passes rules by. To disable one takes a lock that waits for our own readers."""
+"""COPY bypasses rules. Disabling one takes a lock that waits for our own readers."""
 _RULE = """
 SELECT rulename FROM pg_rewrite WHERE ev_class = %s::regclass AND (ev_type = '4' OR %s AND ev_type = '3')
   AND ev_enabled IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)

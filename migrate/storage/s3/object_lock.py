@@ -29,7 +29,7 @@ T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
 _LOOKS = {"GetObjectRetention", "GetObjectLegalHold"}
-"""To these servers answer InvalidRequest where the bucket has no Object Lock."""
+"""Servers answer these with InvalidRequest where the bucket has no Object Lock."""
 _NO_FILE = "moveout-no-such-file"
 _HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}

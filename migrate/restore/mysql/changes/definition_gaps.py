@@ -75,7 +75,7 @@ def compare_definitions(
     log: Mapping[str, Any] | None,
     is_all_access: bool = False,
 ) -> DefinitionGaps:
-    """Return how the definitions of both sides differ. Of tables ``skipped`` nothing is named. ``is_all_access``:
+    """Return how the definitions of both sides differ. Nothing of tables ``skipped`` is named. ``is_all_access``:
     what accounts may do with the database is compared also where it has not changed since the base. Raises the driver's
     errors.
     """

@@ -4,7 +4,7 @@ An account that the destination does not have is made without a password, and th
 One that is there gets its privileges on the database, and nothing that reaches beyond: what it may do on this host
 is for its administrator to decide. The accounts that were made are recorded, so that a run after a crash finds them.
 
-What accounts may do is as SHOW GRANTS spells it. Of grants.sql only statements of exactly these forms are taken:
+What accounts may do is as SHOW GRANTS spells it. Only statements of exactly these forms are taken from grants.sql:
 a bundle comes from elsewhere, and may not bring a password along.
 """
 

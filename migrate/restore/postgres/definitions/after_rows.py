@@ -214,8 +214,8 @@ def set_sequences(sequences: Sequence[RecordedSequence]) -> Iterator[tuple[str, 
 
 
 def names_constraint_trigger(entry: DumpEntry) -> bool:
-    """Tell whether an entry is about the trigger of a constraint. Of partitions pg_dump writes such entries, and names
-    the trigger as it was called on the source server.
+    """Tell whether an entry is about the trigger of a constraint. pg_dump writes such entries for partitions, and
+    names the trigger as it was called on the source server.
     """
     return entry.kind == "TRIGGER" and _BY_NUMBER.search(entry.sql) is not None
 
