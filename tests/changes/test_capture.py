@@ -176,7 +176,7 @@ def test_a_server_is_freed_when_it_keeps_too_much(captured, monkeypatch, tmp_pat
 
     log, base = captured.log, {"position": captured.base.position, "log": captured.base.log}
     with ThreadPoolExecutor(1) as pool:
-        limit = log.state(captured.base.log).retained_bytes + 20 * 2**20
+        limit = log.state(captured.base.log).retained_bytes + 4 * 2**20
         capturing = pool.submit(
             keep_capturing,
             log,

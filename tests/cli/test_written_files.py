@@ -101,7 +101,7 @@ def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path):
     assert (ended.returncode, b"Sealed, complete" in ended.stdout) == (0, True), ended
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.torture)])
 def test_what_an_old_locale_cannot_show_is_an_escape_and_data_stay_utf_8(tmp_path, encoding):
     """A command ended with a traceback at its first arrow, after its work was done."""
     bundle = tmp_path / "bundle"

@@ -47,6 +47,7 @@ def test_a_file_of_profiles_that_may_not_be_read_is_refused(variable, open_folde
 
 
 HERE = "[profile old]\nendpoint_url = http://127.0.0.1:9\n"
+LOGIN = "login_session = arn:aws:iam::123456789012:user/me\n"
 KEYS = "[old]\naws_access_key_id = a\naws_secret_access_key = b\n"
 
 
@@ -104,8 +105,15 @@ def test_a_session_makes_clients_of_the_services_that_botocore_has(monkeypatch):
         opened.create_client("nonsense")
 
 
-@pytest.mark.parametrize("setting", ["", "login_session = arn:aws:iam::123456789012:user/me\n"])
-@pytest.mark.parametrize("variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])
+@pytest.mark.parametrize(
+    ("variable", "setting"),
+    [
+        ("AWS_CONFIG_FILE", LOGIN),
+        ("AWS_SHARED_CREDENTIALS_FILE", ""),
+        pytest.param("AWS_CONFIG_FILE", "", marks=pytest.mark.torture),
+        pytest.param("AWS_SHARED_CREDENTIALS_FILE", LOGIN, marks=pytest.mark.torture),
+    ],
+)
 def test_botocore_takes_awscrt_along_where_a_profile_needs_it_for_its_login(variable, setting, tmp_path):
     """To load it takes 40 ms."""
     (tmp_path / "profiles").write_text(f"[default]\nregion = eu-central-1\n{setting}")

@@ -71,8 +71,15 @@ def denying(minio: S3Server) -> Iterator[Denying]:
         yield proxy
 
 
-@pytest.mark.parametrize("history", [False, True])
-@pytest.mark.parametrize("command", ["sync", "restore"])
+@pytest.mark.parametrize(
+    ("command", "history"),
+    [
+        ("sync", True),
+        ("restore", False),
+        pytest.param("sync", False, marks=pytest.mark.torture),
+        pytest.param("restore", True, marks=pytest.mark.torture),
+    ],
+)
 def test_what_is_denied_is_named_and_all_else_arrives(
     command: str,
     history: bool,

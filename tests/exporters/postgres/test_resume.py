@@ -394,11 +394,15 @@ def test_a_type_that_gets_an_attribute_gives_tables_another_identity(postgres):
     "change",
     [
         "VACUUM FULL big",
-        "ALTER TABLE big ADD more int DEFAULT 5",
-        *REDEFINED,
+        REDEFINED[0],
         *(
             pytest.param(change, marks=pytest.mark.torture)
-            for change in ("TRUNCATE big", "CREATE TABLE a (x int)")
+            for change in (
+                "ALTER TABLE big ADD more int DEFAULT 5",
+                REDEFINED[1],
+                "TRUNCATE big",
+                "CREATE TABLE a (x int)",
+            )
         ),
     ],
 )
