@@ -114,28 +114,39 @@ def fetch(
     reader: BundleReader, source: str, query: ObjectQuery, to: Path, *, known: Collection[str] = ()
 ) -> Fetched:
     """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
-    the key, or that of a directory). Those of ``known`` names were written before; a file with the object's bytes is
-    kept. Raises ``NotEmptyError`` for another file that is there, ``DamageError`` for bytes that are not those of the
-    index; nothing of such a file remains.
+    the key, or that of a directory, or of another object: to some disks "A" and "a" are one). Those of ``known`` names
+    were written before; a file with the object's bytes is kept. Raises ``NotEmptyError`` for another file that is
+    there, ``DamageError`` for bytes that are not those of the index; nothing of such a file remains.
     """
     fetched = Fetched()
-    matched_keys = set()
+    matched_keys, own_files = set(), set[tuple[int, int]]()
     for row in find(reader, source, query):
         matched_keys.add(row.key)
         if row.is_delete_marker or row.name in known:
             continue
         path = to / member_name(row.key, "" if row.is_latest else row.version_id)
-        if path.is_dir() or any(parent.is_file() for parent in path.parents):  # keys may be "a" and "a/b"
+        is_taken = path.is_dir() or _file_of(path) in own_files
+        if is_taken or any(parent.is_file() for parent in path.parents):  # keys may be "a" and "a/b"
             path = to / (GENERATED + hashlib.sha256(row.name.encode()).hexdigest())
         if _holds(path, row):
             fetched.kept += 1
         else:
             _write_file(reader.store, row, path)
+        own_files.add(_file_of(path))
         fetched.files[row.name] = str(path)
         fetched.size_bytes += row.size_bytes
     fetched.matched = len(matched_keys)
     fetched.missing = sorted(set(query.keys) - matched_keys)
     return fetched
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    """Return what tells a file from all others, whatever its name; (0, 0) where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _holds(path: Path, row: ObjectRow) -> bool:

@@ -136,6 +136,17 @@ def test_a_bundle_of_nothing_is_listed(tmp_path):
     assert (listed.code, listed.out) == (0, "")
 
 
+def test_keys_that_a_disk_takes_for_one_are_two_files(location, tmp_path, monkeypatch):
+    """Disks of Macs and of Windows do not tell A from a. The second one ended the command, wherever it was to write."""
+    monkeypatch.setattr(single_objects, "member_name", lambda *_: "one-name")
+    keys = ("photos/1.jpg", "photos/2.jpg")
+    for _ in range(2):
+        ended = call("get", location, *keys, "--source", "shop", "--to", tmp_path, "--json")
+        assert ended.code == 0, ended.err
+        files = ended.json["result"]["files"]
+        assert [Path(files[key]).read_bytes() for key in keys] == [KEYS[key] for key in keys]
+
+
 def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
     ended = call("get", location, "photos/2.jpg", "big", "--source", "shop", "--to", tmp_path, "--json")
     assert ended.code == 0, ended.err
