@@ -12,7 +12,7 @@ from itertools import islice
 from msgspec import Struct
 
 from exporters.api import Loss
-from exporters.bucket_api import ObjectSummary
+from exporters.bucket_api import STANDARD_HEADERS, ObjectSummary
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
@@ -63,7 +63,15 @@ def survey(
         encryption = threads.submit(sides.destination.setting, "encryption")
         versions = threads.submit(sides.source.keeps_versions)
         tags = threads.submit(lambda: sides.source.tags_readable(samples or _samples(sides)))
-        capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls, later=later)
+        capabilities = probe(
+            sides.destination,
+            keys=keys,
+            classes=classes,
+            tags=True,
+            headers=STANDARD_HEADERS,
+            acls=acls,
+            later=later,
+        )
         losses = tuple(
             _losses(sides, capabilities, keeps_versions=versions.result(), tags_readable=tags.result())
         )

@@ -45,7 +45,7 @@ class Item(Struct, frozen=True):
 
     def _losses(self, terms: Terms) -> list[Loss]:
         all_losses = list(index_rows.losses(self.fetched))
-        if is_of_concern(self.row):
+        if is_of_concern(self.row) or not terms.lost_headers.keys().isdisjoint(self.row.headers):
             all_losses += terms.losses(self.step.key, self.row)
         return all_losses
 

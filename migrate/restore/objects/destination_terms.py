@@ -63,7 +63,7 @@ class Terms(Refusals, frozen=True):
         acl = row.acl and canned(row.acl)
         return Description(
             key,
-            row.headers,
+            {name: value for name, value in row.headers.items() if name not in self.lost_headers},
             row.metadata,
             {tag: value for tag, value in row.tags.items() if not self._refuses(tag, value)},
             row.checksums,
@@ -85,6 +85,9 @@ class Terms(Refusals, frozen=True):
         if row.legal_hold and not self.object_lock:
             yield Loss(name, "legal hold", self._no_lock)
         yield from self._lost_tags(name, row)
+        for header in sorted(row.headers.keys() & self.lost_headers.keys()):
+            why = self.lost_headers[header]
+            yield Loss(name, "header", f"{header}: {row.headers[header]}: the destination {why}")
         if row.storage_class in self.refused_classes:
             reason = f"{row.storage_class}: the destination {self.refused_classes[row.storage_class]}"
             yield Loss(name, "storage class", reason)

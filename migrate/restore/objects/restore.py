@@ -154,6 +154,7 @@ class _Plan(Struct):
     concerns: int = 0
     odd_tags: bool = False
     any_tags: bool = False
+    headers: set[str] = field(default_factory=set)
     acls: set[str] = field(default_factory=set)
     oddities: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
@@ -266,6 +267,7 @@ class _Restore:
             classes=plan.classes - {STANDARD},
             tags=plan.odd_tags,
             any_tags=plan.any_tags,
+            headers=plan.headers,
             acls=plan.acls,
         )
         if not capabilities.probed:
@@ -313,6 +315,7 @@ def _row_losses(rows: _Histories, plan: _Plan, terms: Terms) -> Iterator[Loss]:
         plan.concerns
         or terms.snowball
         or terms.lost_tags
+        or terms.lost_headers
         or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}
     ):
         with closing(Oddities(ALWAYS & terms.refused_keys.keys())) as kinds:
@@ -341,6 +344,7 @@ def _survey(rows: _Histories, present: ExistingObjects, *, merge: bool) -> _Plan
         plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
         plan.concerns += sum(map(is_of_concern, versions))
         plan.acls |= {acl for row in versions if row.acl and (acl := canned(row.acl))}
+        plan.headers.update(*(row.headers for row in versions))
         plan.any_tags = plan.any_tags or any(row.tags for row in versions)
         plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
         if present.earlier_versions(key, versions) is None:

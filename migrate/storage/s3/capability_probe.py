@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -36,6 +37,14 @@ _CLEAR_TRIES = 5
 """versitygw 1.8 keeps a version now and then whose neighbour is removed at the same moment."""
 _LOCKS = "the bucket locks everything that is written to it"
 _HEADERS, _METADATA = {"content-type": "text/x-probe"}, {"probe": "yes"}
+_SAMPLE_HEADERS = {
+    "cache-control": "no-cache",
+    "content-disposition": "attachment",
+    "content-language": "en",
+    "expires": "Thu, 01 Jan 2037 00:00:00 GMT",
+    "x-amz-website-redirect-location": "/probe",
+}
+"""Not the Content-Encoding: some servers, and networks before them, show it to those only who take it."""
 _NAME_BEGINS = "moveout-probe-"
 _NAME = re.compile(rf"{_NAME_BEGINS}[0-9a-f]{{12}}")
 _SAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -56,8 +65,8 @@ ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
 
 class Refusals(Struct, frozen=True):
     """What a destination does not keep of objects. ``refused_keys``, ``refused_classes``, ``refused_tags`` (texts of
-    other scripts) and ``refused_acls`` (canned ones) say what it does instead; ``lost_tags`` says it of all tags.
-    ``lock_denied``: whether it has object lock may not be read.
+    other scripts) and ``refused_acls`` (canned ones) say what it does instead; ``lost_tags`` says it of all tags,
+    ``lost_headers`` of headers by name. ``lock_denied``: whether it has object lock may not be read.
     """
 
     object_lock: bool
@@ -66,6 +75,7 @@ class Refusals(Struct, frozen=True):
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
     lost_tags: str = ""
+    lost_headers: Mapping[str, str] = field(default_factory=dict)
     refused_acls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,12 +118,13 @@ def probe(
     classes: Iterable[str] = (),
     tags: bool = False,
     any_tags: bool = False,
+    headers: Collection[str] = (),
     acls: Iterable[str] = (),
     later: Later = do_now,
 ) -> Capabilities:
-    """Try out these oddities, storage classes and canned ACLs, and tags (``any_tags``), also those that are not plain
-    (``tags``). Leaves nothing behind, once all is done that was handed to ``later``. Raises ``UnreachableError``,
-    ``NotAllowedError``.
+    """Try out these oddities, storage classes, headers and canned ACLs, and tags (``any_tags``), also those that are
+    not plain (``tags``). Leaves nothing behind, once all is done that was handed to ``later``. Raises
+    ``UnreachableError``, ``NotAllowedError``.
     """
     lock, at = destination.object_lock(), datetime.now(UTC).isoformat()
     if reason := keeps_probes(destination):
@@ -138,6 +149,7 @@ def probe(
             tried(partial(_try_class, later=later), classes),
             tried(partial(_try_acl, later=later), acls),
         )
+        lost_headers = threads.submit(_try_headers, destination, headers, later)
         refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}, later) if tags else None
         lost_tags = threads.submit(_try_tags, destination, {"moveout": "probe"}, later) if any_tags else None
         return Capabilities(
@@ -151,6 +163,7 @@ def probe(
             refused_classes=_faults(refused_classes),
             refused_tags=refused_tags.result() if refused_tags else "",
             lost_tags=lost_tags.result() if lost_tags else "",
+            lost_headers=lost_headers.result(),
             refused_acls=_faults(refused_acls),
         )
 
@@ -344,6 +357,23 @@ def _try_tags(destination: DestinationBucket, tags: Mapping[str, str], later: La
         return None if destination.tags(key) in (tags, None) else "takes it and does not keep it"
 
     return _try_one(destination, difference, later, tags=tags) or ""
+
+
+def _try_headers(destination: DestinationBucket, headers: Collection[str], later: Later) -> dict[str, str]:
+    """Return which of these headers the destination does not keep; none where it refuses all of them together: then it
+    refuses such objects, too.
+    """
+    tried = {name: value for name, value in _SAMPLE_HEADERS.items() if name in headers}
+    lost = dict[str, str]()
+
+    def difference(key: str) -> None:
+        if (kept := _look(destination, key)) is not None:
+            lost.update((name, "takes it and does not keep it") for name in tried.keys() - kept.keys())
+
+    if tried:
+        with suppress(NotAllowedError):
+            _try_one(destination, difference, later, headers=tried)
+    return lost
 
 
 def _try_acl(destination: DestinationBucket, acl: str, *, later: Later) -> str | None:
