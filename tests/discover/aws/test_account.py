@@ -255,7 +255,7 @@ def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr
     assert "its status is stopped" in ended.stdout
-    case = load(tmp_path / "found.toml")
+    case = load(tmp_path / "moveout.toml")
     assert len(case.sources) == len(EXPECTED_SOURCES)
     assert "s3://shop-media?profile=owner" in {source.url for source in case.sources.values()}
     assert {(entry.kind, entry.name, entry.region) for entry in case.not_taken} >= EXPECTED_NOT_TAKEN
