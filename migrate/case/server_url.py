@@ -14,7 +14,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from exporters.lossless_text import path_of, url_path
-from migrate.case.secrets import redact
+from migrate.case.secrets import CUSTOMER_KEY, redact
 from migrate.engines import registry
 from migrate.errors import UsageError
 
@@ -22,6 +22,8 @@ ANY = "*"
 _FILE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 """Options of a URL that say which server is meant."""
+_BUCKET_OPTIONS = (CUSTOMER_KEY, "request_payer")
+"""Options of a URL that say how a bucket is read, and not whose it is."""
 _SERVERS = "postgresql://me@HOST, mysql://me@HOST, 's3://?profile=NAME' or aws://PROFILE"
 _MISTYPED = re.compile(r"([a-z0-9]+)(?::/*|//)(.*)")
 """A scheme without all of its ``://``."""
@@ -181,9 +183,10 @@ def server_key(url: str) -> tuple[str, ...]:
     parts = urlsplit(url)
     engine = registry.find(url)
     kind = engine.schemes[0] if engine else parts.scheme
+    options = dict(parse_qsl(parts.query))
     if _names(url) == "bucket":
-        return kind, parts.query
-    options = {name: value for name, value in parse_qsl(parts.query) if name in _ADDRESS_OPTIONS}
+        return kind, *sorted(f"{name}={options[name]}" for name in options.keys() - set(_BUCKET_OPTIONS))
+    options = {name: value for name, value in options.items() if name in _ADDRESS_OPTIONS}
     hosts, ports = _hosts_and_ports(parts.netloc.rpartition("@")[2])
     if not any(hosts) and "hostaddr" in options:
         hosts = [options.pop("hostaddr")]

@@ -24,6 +24,7 @@ MEDIA = "s3://media?profile=old"
         ({"a": "sqlite:///srv/app.db", "b": "sqlite:///srv"}, None, ["a lies within b"]),
         ({"a": MEDIA, "b": "s3://media-2?profile=old", "c": "s3://media?profile=other"}, None, []),
         ({"a": MEDIA}, "s3://media/bundle?profile=old", ["The bundle lies within the source a"]),
+        ({"a": MEDIA, "b": f"{MEDIA}&request_payer=requester"}, None, ["a and b are the same data"]),
         (
             {"a": MEDIA},
             "s3://bundles/x?profile=old",

@@ -6,7 +6,7 @@ from exporters.discovery import Discovery, FoundSource
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.discover.left_behind import find_left_behind
-from migrate.discover.servers import ServerAnswer
+from migrate.discover.servers import ServerAnswer, servers_of
 from migrate.storage.registry import open_location
 from scripts.process import free_port
 from tests.cli.conftest import call, result
@@ -163,4 +163,15 @@ def test_the_bucket_of_the_bundle_is_not_left_behind():
     case = Case("night", None, {}, None, Endpoint("s3://kept/acme?profile=p"), {})
     sources = [FoundSource(f"s3://{name}?profile=p", name) for name in ("kept", "other")]
     stays = find_left_behind(case, {}, [ServerAnswer("s3://?profile=p", Discovery(sources))])
+    assert [server.names for server in stays.servers] == [["other"]]
+
+
+def test_a_bucket_that_is_read_in_its_own_way_is_not_left_behind():
+    """The options of a bucket had passed for those of another account."""
+    urls = ("s3://paid?profile=p&request_payer=requester", "s3://keyed?sse_c=file:media.key&profile=p")
+    sources = {f"bucket-{number}": Endpoint(url) for number, url in enumerate(urls)}
+    case = Case("night", None, sources, None, None, {})
+    assert [server.url for server in servers_of(case)] == [urls[0]]
+    found = [FoundSource(f"s3://{name}?profile=p", name) for name in ("paid", "keyed", "other")]
+    stays = find_left_behind(case, sources, [ServerAnswer("s3://?profile=p", Discovery(found))])
     assert [server.names for server in stays.servers] == [["other"]]
