@@ -266,7 +266,7 @@ def test_a_watch_ends_with_the_work(tmp_path, monkeypatch):
 
 
 def test_a_reader_that_asks_nothing_is_sent_away(monkeypatch):
-    monkeypatch.setattr(status_server, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(status_server, "_READER_SECONDS", 0.2)
     server = status_server.StatusServer(("127.0.0.1", 0), lambda: (b"page", {}))
     threading.Thread(target=server.serve, daemon=True).start()
     with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=60) as slow:

@@ -22,8 +22,8 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
 }
 
-_PATIENCE_SECONDS = 10.0
-"""So long a reader may take to ask, or to take the answer: each of them costs a thread."""
+_READER_SECONDS = 10.0
+"""How long a reader may take to ask, or to take the answer: each of them costs a thread."""
 
 Answers = Callable[[], tuple[bytes, dict[str, Any]]]
 """Returns the page and the same as JSON."""
@@ -86,7 +86,7 @@ class StatusServer:
         class Handler(BaseHTTPRequestHandler):
             """One request."""
 
-            server_version, sys_version, timeout = "moveout", "", _PATIENCE_SECONDS
+            server_version, sys_version, timeout = "moveout", "", _READER_SECONDS
 
             def do_GET(self) -> None:
                 """Answer with what is asked for."""
