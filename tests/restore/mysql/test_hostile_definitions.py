@@ -28,6 +28,10 @@ def entries(sql: str) -> bytes:
         "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (HOST 'evil')",
         "CREATE FUNCTION f RETURNS STRING SONAME 'evil.so'",
         "CREATE AGGREGATE FUNCTION f RETURNS int soname 'evil.so'",
+        "CREATE FUNCTION f RETURNS/**/STRING/**/SONAME 'evil.so'",
+        "CREATE FUNCTION f /*(*/ RETURNS STRING /*!50000SONAME*/ 'evil.so'",
+        "CREATE DEFINER=`a`@`%` FUNCTION f RETURNS STRING SONAME 'evil.so'",
+        "CREATE DEFINER=`a`@`%`/**/FUNCTION f RETURNS STRING SONAME 'evil.so'",
     ],
 )
 def test_what_makes_no_part_of_a_database_is_damage(sql):
@@ -47,6 +51,9 @@ def test_what_makes_no_part_of_a_database_is_damage(sql):
         "CREATE JSON RELATIONAL DUALITY VIEW `v` AS SELECT 1",
         "CREATE SPATIAL REFERENCE SYSTEM IF NOT EXISTS 40000 NAME 'x'",
         "CREATE SEQUENCE `s`",
+        "CREATE TABLE `t` (a int COMMENT 'a library: RETURNS INT SONAME')",
+        "CREATE DEFINER=`a`@`%` PROCEDURE `p`() SELECT 'CREATE FUNCTION f RETURNS INT SONAME'",
+        "CREATE DEFINER=`a`@`%` FUNCTION `f`() RETURNS int RETURN 1 -- it was RETURNS INT SONAME",
     ],
 )
 def test_what_a_server_prints_is_taken(sql):

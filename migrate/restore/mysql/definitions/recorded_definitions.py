@@ -59,7 +59,13 @@ _MADE = {
     "SPATIAL", "SQL", "TABLE", "TRIGGER", "VIEW",
 }  # fmt: skip
 """With these words continues what SHOW CREATE prints of anything that belongs to a database."""
-_OF_A_LIBRARY = re.compile(r"\bRETURNS\s+\w+\s+SONAME\b", re.IGNORECASE)
+_NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
+_NO_LIBRARY = re.compile(
+    rf"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:DEFINER\s*=\s*{_NAME}(?:@{_NAME})?\s+)?"
+    rf"(?:(?:AGGREGATE\s+)?FUNCTION\s+{_NAME}\s*\(|(?!AGGREGATE|DEFINER|FUNCTION)[A-Z]+[\s=])",
+    re.IGNORECASE,
+)
+"""A function of a library has no parameters: its name is followed by RETURNS … SONAME."""
 
 
 def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
@@ -89,7 +95,9 @@ def _makes_a_part(sql: str) -> bool:
     run with the rights of whoever restores.
     """
     match = _MAKES.match(sql)
-    return match is not None and match[1].upper() in _MADE and _OF_A_LIBRARY.search(sql) is None
+    if match is None or match[1].upper() not in _MADE:
+        return False
+    return "soname" not in sql.lower() or _NO_LIBRARY.match(sql) is not None
 
 
 def step_of(definition: Definition) -> str:
