@@ -76,6 +76,8 @@ def still_listed(bucket: Bucket, summaries: Collection[ObjectSummary], *, ordere
             break
         if summary.name in names:
             listed_names.add(summary.name)
+            if listed_names == names:
+                break
     return listed_names
 
 

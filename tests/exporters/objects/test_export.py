@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from exporters.api import DoneUnit
-from exporters.bucket_api import Fetched
+from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceGoneError, SourceUnreachableError
 from exporters.objects import bucket_survey, changed_objects
 from exporters.objects import source_summary as account_module
@@ -393,6 +393,26 @@ def test_an_estimate_is_measured(minio: S3Server, make_shop: MakeShop) -> None:
     found = source.estimate(source.survey(), seconds=0.3, workers=2)
     assert found.items_rate > 0
     assert 0 < found.seconds < 60
+
+
+def test_no_more_is_listed_once_every_object_that_cannot_be_read_is(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(minio)
+    for key in "abcde":
+        shop.put(key)
+    bucket, listed = open_bucket(shop.url), []
+    summaries = list(bucket.list())
+    pages = bucket.list
+
+    def counted(**options: str) -> Iterator[ObjectSummary]:
+        for summary in pages(**options):
+            listed.append(summary.key)
+            yield summary
+
+    monkeypatch.setattr(bucket, "list", counted)
+    assert changed_objects.still_listed(bucket, summaries[:2], ordered=False) == {"a", "b"}
+    assert listed == ["a", "b"]
 
 
 @pytest.mark.parametrize("odd", ["\x01ctl", "z\x01ctl"])
