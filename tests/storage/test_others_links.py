@@ -1,5 +1,8 @@
-"""A directory that others may have prepared: what their symbolic links lead to is neither read, written nor removed."""
+"""A directory that others may have prepared: what their symbolic links lead to is neither read, written nor removed.
+One into which others may not look.
+"""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,3 +92,23 @@ def test_nobody_else_is_let_into_a_new_bundle(bundle, tmp_path):
     LocalStore(tmp_path / "above/new").begin("one")
     modes = [path.stat().st_mode & 0o077 for path in (bundle, own, tmp_path / "above/new")]
     assert modes == [0, 0o055, 0]
+
+
+@pytest.mark.parametrize("below", ["", "not-there"])
+def test_somebody_elses_bundle_is_not_allowed(bundle, tmp_path, below):
+    """It had been called a defect."""
+    commands = [(verb, bundle / below) for verb in ("status", "ls", "verify", "clean")]
+    commands.append(("export", tmp_path / "n.db", "--to", bundle / below))
+    for command in commands:  # what they import may lie where only root reads
+        call(*command)
+    bundle.chmod(0)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)
+        ended = [call(*command) for command in commands]
+    finally:
+        if is_root:
+            os.seteuid(0)
+        bundle.chmod(0o700)
+    assert {run.code for run in ended} == {4}, [run.err for run in ended]

@@ -29,6 +29,7 @@ from migrate.errors import GoneError, MoveoutError, NoSpaceError
 from migrate.progress.meter import Meter
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.process_identity import name_command
+from migrate.storage.local.errors import translate_os
 
 _MAX_WORKERS = 256
 
@@ -252,8 +253,8 @@ _SHORT_OF_MEMORY = ("can't start new thread", "failed to map segment", "Cannot a
 
 
 def _system_error(exc: Exception) -> MoveoutError | None:
-    """Return the error to print where the system refused memory, a thread, or room on a disk, or where the current
-    directory was removed. None for a defect of moveout.
+    """Return the error to print where the system refused memory, a thread, a file, or room on a disk, or where the
+    current directory was removed. None for a defect of moveout.
     """
     if isinstance(exc, MemoryError) or any(words in str(exc) for words in _SHORT_OF_MEMORY):
         message = f"there is no memory left for this command ({exc or 'MemoryError'})"
@@ -261,6 +262,8 @@ def _system_error(exc: Exception) -> MoveoutError | None:
     if isinstance(exc, FileNotFoundError) and exc.filename is None:  # as only a call without a path has it
         message = "the directory in which this command was started is no longer there"
         return GoneError(message, next_step="cd to another one, then run the same command again")
+    if isinstance(exc, PermissionError) and isinstance(exc.filename, str):
+        return translate_os(exc, exc.filename)
     if isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}:
         step = "make room there, then run the same command again: it continues"
         return NoSpaceError(f"{exc.filename or 'the output'}: {exc.strerror}", next_step=step)

@@ -29,7 +29,7 @@ from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, NewFile, Parts,
 from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
-from migrate.storage.local.errors import translate_os, translated
+from migrate.storage.local.errors import translated
 from migrate.storage.local.whole_file import open_regular, sync_directory
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class LocalStore(BaseStore):
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ``Store.read``."""
-        path = self._path(key)
+        path = self._path(key, own=())
         with translated(path), open_regular(path, follows=False) as file:
             size = os.fstat(file.fileno()).st_size
             read_bytes = max(0, size - start) if length is None else min(length, max(0, size - start))
@@ -126,7 +126,7 @@ class LocalStore(BaseStore):
 
     def stat(self, key: str) -> FileInfo:
         """See ``Store.stat``."""
-        path = self._path(key)
+        path = self._path(key, own=())
         with translated(path):
             status = path.lstat()
         if not stat_module.S_ISREG(status.st_mode):
@@ -135,8 +135,9 @@ class LocalStore(BaseStore):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``. Symbolic links are not followed and are not files."""
-        if self.root.is_file():
-            raise translate_os(NotADirectoryError(errno.ENOTDIR, ""), self.root)
+        with translated(self.root):
+            if self.root.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, "")
         yield from self._walk("", prefix.encode(), start_after.encode())
 
     def delete(self, key: str) -> None:
@@ -222,7 +223,8 @@ class LocalStore(BaseStore):
         return status.f_favail if status.f_files else None
 
     def _nearest_existing(self) -> Path:
-        return next(path for path in (self.root, *self.root.parents) if path.exists())
+        with translated(self.root):
+            return _nearest(self.root)
 
     def leftovers(self) -> Iterator[FileInfo]:
         """Yield the temporary files of writers that died or still write (``modified`` tells them apart), and empty
@@ -287,27 +289,29 @@ class LocalStore(BaseStore):
 
         _retry_without_directory(path, locked, self.root)
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str, *, own: Sequence[str] = _OWN_FOLDERS) -> Path:
+        """Return where a file lies. ``own``: the folders of the store itself that are used besides."""
         path = self.root / checked(key)
-        self._require_real((_folder(key), *_OWN_FOLDERS))
+        self._require_real((_folder(key), *own))
         return path
 
     def _require_real(self, folders: Iterable[str]) -> None:
         """Raise ``GoneError`` for a folder that is a symbolic link, or is below one: whoever has made it would have
-        files read, written or removed that are no part of the location.
+        files read, written or removed that are no part of the location. Raises like ``translated``.
         """
         for folder in folders:
             if folder in self._real_folders:
                 continue
             path = self.root / folder
-            for above in (path, *takewhile(lambda parent: parent != self.root, path.parents)):
-                if folder and above.is_symlink():
-                    raise GoneError(
-                        f"{above} is a symbolic link, and what it leads to is no part of the location",
-                        next_step="remove the link, or put the directory itself in its place",
-                    )
-            if path.is_dir():
-                self._real_folders.add(folder)
+            with translated(path):
+                for above in (path, *takewhile(lambda parent: parent != self.root, path.parents)):
+                    if folder and above.is_symlink():
+                        raise GoneError(
+                            f"{above} is a symbolic link, and what it leads to is no part of the location",
+                            next_step="remove the link, or put the directory itself in its place",
+                        )
+                if path.is_dir():
+                    self._real_folders.add(folder)
 
     @contextmanager
     def _written(self, pieces: Sequence[bytes | memoryview]) -> Iterator[Path]:
