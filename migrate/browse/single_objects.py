@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,15 +111,15 @@ class Fetched(Struct):
 
 
 def fetch(
-    reader: BundleReader, source: str, query: ObjectQuery, to: Path, *, known: Collection[str] = ()
+    reader: BundleReader, source: str, query: ObjectQuery, to: Path, *, known: Mapping[str, str] = {}
 ) -> Fetched:
     """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
     the key, or that of a directory, or of another object: to some disks "A" and "a" are one). Those of ``known`` names
-    were written before; a file with the object's bytes is kept. Raises ``NotEmptyError`` for another file that is
-    there, ``DamageError`` for bytes that are not those of the index; nothing of such a file remains.
+    were written before, to these files; a file with the object's bytes is kept. Raises ``NotEmptyError`` for another
+    file that is there, ``DamageError`` for bytes that are not those of the index; nothing of such a file remains.
     """
     fetched = Fetched()
-    matched_keys, own_files = set(), set[tuple[int, int]]()
+    matched_keys, own_files = set(), {_file_of(Path(file)) for file in known.values()}
     for row in find(reader, source, query):
         matched_keys.add(row.key)
         if row.is_delete_marker or row.name in known:

@@ -140,8 +140,8 @@ def test_keys_that_a_disk_takes_for_one_are_two_files(location, tmp_path, monkey
     """Disks of Macs and of Windows do not tell A from a. The second one ended the command, wherever it was to write."""
     monkeypatch.setattr(single_objects, "member_name", lambda *_: "one-name")
     keys = ("photos/1.jpg", "photos/2.jpg")
-    for _ in range(2):
-        ended = call("get", location, *keys, "--source", "shop", "--to", tmp_path, "--json")
+    for words in (keys, keys, ("photos/1.jpg", "photos/2*")):
+        ended = call("get", location, *words, "--source", "shop", "--to", tmp_path, "--json")
         assert ended.code == 0, ended.err
         files = ended.json["result"]["files"]
         assert [Path(files[key]).read_bytes() for key in keys] == [KEYS[key] for key in keys]
