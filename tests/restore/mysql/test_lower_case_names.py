@@ -4,6 +4,7 @@ import pytest
 
 from migrate.case.model import Endpoint
 from migrate.repair.live_repair import repair_from_source
+from migrate.restore.mysql.changes.definition_gaps import _differs
 from tests.cli.conftest import call
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.move_case import write_move_case
@@ -81,3 +82,14 @@ def test_of_tables_that_it_takes_for_one_only_the_first_comes_and_the_other_is_n
     run_sql(new, "DELETE FROM twin WHERE a = 2")
     assert call("verify", "bundle", "--against", f"app={new}", "--repair").code == 3
     assert fetch(new, "SELECT a FROM twin") == [(1,), (2,)]
+
+
+def test_what_differs_in_the_case_of_a_value_is_defined_otherwise():
+    """Nothing said that a default was another one since."""
+    sql = "CREATE TABLE `Goods` (\n  `Kind` char(1) DEFAULT 'A',\n  KEY `Of_Kind` (`Kind`))"
+    options = {"exactly": True, "is_one_version": True, "folds": True}
+    definition, there = (
+        {"kind": "table", "name": "Goods", "sql": text} for text in (sql, sql.replace("Goods", "goods"))
+    )
+    assert not _differs(definition, there, **options)
+    assert _differs(definition, {**there, "sql": there["sql"].replace("'A'", "'a'")}, **options)

@@ -37,6 +37,7 @@ from migrate.restore.mysql.destination import connect_both, spelled_as
 _OF_TABLES = frozenset({"table", "trigger"})
 _SPACE = re.compile(r"\s+")
 _WIDTH = re.compile(r"\b((?:tiny|small|medium|big)?int)\(\d+\)")
+_NAME = re.compile(r"`(?:[^`]|``)*`")
 _OLD_CHARSET = re.compile(r"\butf8mb3\b")
 """Newer servers print no width of integers, and another name of a charset."""
 _HERE = "`"
@@ -159,7 +160,7 @@ def _differs(
     """
     sides = source, destination
     texts = [constant_text(definition) for definition in sides]
-    texts = [text.lower() for text in texts] if folds else texts
+    texts = [_NAME.sub(lambda name: name[0].lower(), text) for text in texts] if folds else texts
     if not exactly:
         texts = [_SPACE.sub(" ", without_definer(text)) for text in texts]
     if not is_one_version:
