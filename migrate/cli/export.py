@@ -634,15 +634,18 @@ def export_command(
 def _next_steps(typed: str | None, case: Case | None) -> Sequence[str]:
     """Return what to do with a complete bundle at the location that was typed, or at the case's."""
     if typed:
-        where, where_to, destinations = shlex.quote(redact(typed)), " LOCATION", " URL …"
+        where = shlex.quote(redact(typed))
+        ends, up = f"{where} LOCATION", f"{where} URL …"
     else:
-        assert case is not None, "else there is no location"
-        where, where_to = case.option, "" if case.transfer_to else " LOCATION"
-        destinations = "" if case.destinations else " URL …"
+        assert case is not None
+        assert case.bundle is not None, "else there is no location"
+        where = case.option
+        ends = where if case.transfer_to else f"{shlex.quote(case.bundle.shown)} LOCATION"
+        up = where if case.destinations else f"{where} URL …"
     return [
         f"check every byte: moveout verify {where}",
-        f"copy it to another host: moveout transfer {where}{where_to}",
-        f"bring it up there: moveout restore {where}{destinations}",
+        f"copy it to another host: moveout transfer {ends}",
+        f"bring it up there: moveout restore {up}",
     ]
 
 

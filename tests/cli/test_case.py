@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sqlite3
 import time
 from contextlib import closing
@@ -308,5 +309,8 @@ def test_the_steps_after_an_export_name_its_case_file_and_what_that_lacks(tmp_pa
         f"moveout restore -c {case}",
     ]
     case = write(tmp_path, "[bundle]\nlocation = 'b'\n[[source]]\nname = 'app'\nurl = 'app.db'\n")
-    assert _next_steps(None, load(case))[1].endswith(f"moveout transfer -c {case} LOCATION")
+    lacking = _next_steps(None, load(case))
+    assert lacking[2].endswith(f"moveout restore -c {case} URL …")
+    ended = call(*shlex.split(lacking[1].partition(": moveout ")[2])[:-1], tmp_path / "copy")
+    assert (ended.code, f"there is nothing at file://{tmp_path}/b" in ended.err) == (7, True), ended.err
     assert _next_steps("my dir", None)[2].endswith("moveout restore 'my dir' URL …")
