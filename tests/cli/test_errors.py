@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from migrate.case.model import Endpoint
 from scripts.process import free_port
 from tests.cli.conftest import call, make_file, run
+from tests.golden.make import BUNDLE
 
 SECRET = "hunter2-correct-horse"
 
@@ -91,8 +93,8 @@ def test_a_database_that_is_not_empty(shop, tmp_path, other_postgres):
     check(call("restore", tmp_path / "b", f"app={new}"), 2, "precious")
 
 
-def test_a_limit_of_memory_is_no_defect():
-    bundle = Path(__file__).parents[1] / "golden" / "bundle"
+def test_a_limit_of_memory_is_no_defect(tmp_path):
+    bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
     limit = 100 * 2**20
     ended = subprocess.run(
         [Path(sys.executable).with_name("moveout"), "verify", bundle],
