@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from typing import cast
 
 from msgspec import Struct, field
 
-from exporters.engine import LocatedRows, PartReader, VersionedRows, live_reader_of, load_part, part_reader_of
+from exporters.engine import (
+    LocatedRows,
+    PartReader,
+    TableName,
+    VersionedRows,
+    live_reader_of,
+    load_part,
+    part_reader_of,
+)
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -86,23 +95,37 @@ def repair_from_source(
         rows = cast("LocatedRows", live_rows)
         tables = {name: count for name, count in rows.tables().items() if chosen(part_reader.label(*name))}
         result = LiveRepair([])
-        pairs = _pairs(rows, tables, opposite, part_reader, result, states=states)
+        listed = opposite.rows.tables().keys()
+        spelled = _spelled_otherwise(rows.tables().keys() - listed, opposite)
+        meant = {name: spelled.get((name[0], name[1].lower()), name) for name in tables}
+        same = {name: count for name, count in tables.items() if meant[name] == name}
+        pairs = _pairs(rows, same, opposite, part_reader, result, states=states)
         result.tables = repair_tables(
             pairs, opposite, part_reader, dry_run=dry_run, guard=guard, cancellation=cancellation
         )
-        listed = opposite.rows.tables().keys()
-        lowered = {  # a server that keeps names in lower case answers to others, too
-            (schema, name.lower())
-            for schema, name in tables.keys() - listed
-            if opposite.rows.columns(schema, name) is not None
-        }
-        extra = sorted(listed - tables.keys() - lowered)
+        for name in sorted(tables.keys() - same.keys()):
+            reason = f"the destination takes its name for {part_reader.label(*meant[name])}"
+            result.tables.append(TableRepair(part_reader.label(*name), reason=reason))
+        extra = sorted(listed - tables.keys() - spelled.keys())
         labels = [label for name in extra if chosen(label := part_reader.label(*name))]
         result.tables += [TableRepair(label, reason="it is only at the destination") for label in labels]
     for table in result.tables:
         if table.reason:
             result.states.pop(table.table, None)
     return result
+
+
+def _spelled_otherwise(
+    names: AbstractSet[TableName], destination: RepairDestination
+) -> dict[TableName, TableName]:
+    """Return the tables of a destination that keeps names in lower case, and which of the source's ``names`` each has:
+    of several the first one, as after a restore. Such a server answers to the other spellings, too.
+    """
+    spelled: dict[TableName, TableName] = {}
+    for schema, name in sorted(names):
+        if destination.rows.columns(schema, name) is not None:
+            spelled.setdefault((schema, name.lower()), (schema, name))
+    return spelled
 
 
 def _pairs(

@@ -79,6 +79,9 @@ def test_of_tables_that_it_takes_for_one_only_the_first_comes_and_the_other_is_n
         )
         assert fetch(new, "SELECT a FROM twin") == [(1,), (2,)]
     assert fetch(new, "SHOW TRIGGERS") == []
+    [kept] = repair_from_source(Endpoint(old), Endpoint(new)).tables
+    assert (kept.table, kept.reason) == ("`twin`", "the destination takes its name for `Twin`")
+    assert fetch(new, "SELECT a FROM twin") == [(1,), (2,)]
     run_sql(new, "DELETE FROM twin WHERE a = 2")
     assert call("verify", "bundle", "--against", f"app={new}", "--repair").code == 3
     assert fetch(new, "SELECT a FROM twin") == [(1,), (2,)]
