@@ -185,7 +185,7 @@ def test_a_file_that_is_gone_or_has_other_bytes_is_damage(tmp_path):
         ([layout.BAGIT], UsageError, "a BagIt bag that is not one of moveout's", "bagit.py"),
         ([layout.BAGIT, layout.BUNDLE_META], UsageError, "no sealed bundle", "fetch the missing file again"),
         ([layout.BUNDLE_META], UsageError, "no sealed bundle", "fetch the missing file again"),
-        ([layout.CUSTODY_LOG], UsageError, "no sealed bundle", "it may be erased"),
+        ([layout.CUSTODY_LOG], GoneError, "only its record", "it may be erased"),
     ],
 )
 def test_where_no_bundle_is_sealed_it_says_what_there_is(tmp_path, keys, kind, message, next_step):

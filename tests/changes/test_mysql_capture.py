@@ -26,7 +26,8 @@ def test_a_capture_that_waits_for_the_one_before_has_nothing_twice(followed_mari
     with ThreadPoolExecutor(1) as threads:
         try:
             with log.stream(base.log, resume_position(folder, base.position), folder) as stream:
-                later = threads.submit(keep_capturing, later_log, base.described, folder, cancellation)
+                arguments = (later_log, base.described, folder, cancellation)
+                later = threads.submit(keep_capturing, *arguments, note=print, retain_bytes=None)
                 eventually(lambda: fetch(url, WAITS))
                 run_sql(url, "INSERT INTO t VALUES (1)")
                 Capture(folder).run(stream, cancellation, end=log.end(base.log))

@@ -6,6 +6,7 @@ import pytest
 
 from exporters.postgres import chunk_plan
 from exporters.postgres.live_digests import live_tables
+from migrate.changes.remainder import BothSides
 from migrate.restore.postgres.changes.definition_gaps import definition_gaps
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
@@ -144,7 +145,7 @@ def test_virtual_columns_are_stored_at_a_server_that_has_none(server, other_post
     assert fetch(destination, "SELECT * FROM t ORDER BY a") == [(1, 2, 3), (2, 4, 6), (None, None, None)]
     run_each(destination, "DELETE FROM t WHERE a = 2;\n")
     assert differences(reader, destination) == []
-    assert definition_gaps(url, {}, destination, {}, (), None) == []
+    assert definition_gaps(BothSides(url, {}, destination, {}), (), None) == []
 
 
 NEWER = """
