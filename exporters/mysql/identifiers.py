@@ -15,7 +15,7 @@ def quote_literal(text: str) -> str:
 
 def of_database(column: str, schema: str = "{schema}") -> str:
     """Return the condition that a column of information_schema names the database ``schema``, which is SQL. MariaDB
-    compares there as if case said nothing, whatever it says in names of databases.
+    ignores case there, also on a server where two databases may differ in case only.
     """
     exactly = f"CAST({column} AS BINARY) = {schema}"
     return f"{column} = {schema} AND (@@lower_case_table_names > 0 OR {exactly})"

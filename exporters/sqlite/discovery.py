@@ -109,11 +109,11 @@ def _source_of(path: Path, root: Path, *, names_only: bool) -> FoundSource:
     if log.is_file():
         size_bytes += log.stat().st_size
     name = path.relative_to(root).as_posix()
-    found = FoundSource(address.url, name, size_bytes=size_bytes, identity=f"sqlite:{path}")
-    return found if names_only else _looked_into(found, address)
+    source = FoundSource(address.url, name, size_bytes=size_bytes, identity=f"sqlite:{path}")
+    return source if names_only else _looked_into(source, address)
 
 
-def _looked_into(found: FoundSource, address: SqliteAddress) -> FoundSource:
+def _looked_into(source: FoundSource, address: SqliteAddress) -> FoundSource:
     """Return a source with its tables counted, as far as that takes no copy and no waiting."""
     try:
         is_quiet = check_file(address).wal and not address.companion("-wal").exists()
@@ -121,8 +121,8 @@ def _looked_into(found: FoundSource, address: SqliteAddress) -> FoundSource:
             tables, entries = connection.execute(_COUNTS).fetchone()
     except (SourceError, sqlite3.Error, UnicodeDecodeError) as exc:
         problems = ("its schema is damaged",) if is_damage(exc) or code_of(exc) == "SQLITE_NOTADB" else ()
-        return replace(found, problems=problems)
-    return replace(found, items=int(tables), facts=() if entries else (EMPTY,))
+        return replace(source, problems=problems)
+    return replace(source, items=int(tables), facts=() if entries else (EMPTY,))
 
 
 def _belongs_to_database(path: Path) -> bool:

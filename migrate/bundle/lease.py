@@ -43,7 +43,7 @@ VERSION = 1
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 30.0
 _RELEASE_SECONDS = 10.0
-"""How long a run that found its location out of reach waits until the lease is released; the thread goes on with it."""
+"""How long a run whose location is out of reach waits until the lease is released; the thread goes on with it."""
 _UNSEEN, _UNSEEN_SECONDS = 20, 0.1
 """How often a lease may exist when it is to be written, and be gone when it is read. versitygw 1.8.0 answers so for a
 file below a delete marker, without end.

@@ -23,6 +23,18 @@ BASE = {"position": 7, "log": {"slot": "s"}}
 PROBLEM = "changes are not captured for now, and are kept by the source"
 
 
+def capture_thread(log, base, store, notes):
+    return CaptureThread(
+        "app",
+        log,
+        base,
+        store,
+        cancellation=CancellationToken(),
+        note=notes.append,
+        retain_bytes=None,
+    )
+
+
 class BrokenLog:
     """A log whose stream ends by an error that nobody has foreseen."""
 
@@ -42,15 +54,7 @@ def test_an_error_that_nobody_has_foreseen_is_named_too(tmp_path):
     folder = SegmentFolder(store, "app", 5)
     folder.begin()
     base = {"position": 5, "log": {}}
-    thread = CaptureThread(
-        "app",
-        BrokenLog(),
-        base,
-        store,
-        cancellation=CancellationToken(),
-        note=notes.append,
-        retain_bytes=None,
-    )
+    thread = capture_thread(BrokenLog(), base, store, notes)
     eventually(lambda: notes)
     thread.stop()
     assert notes == ["app: changes are not captured any more: unexpected error: KeyError: 'unforeseen'"]
@@ -179,15 +183,7 @@ def test_a_server_that_keeps_too_much_ends_the_capture_whatever_it_meets(folder,
 def test_an_export_that_ends_has_what_has_arrived_and_hears_of_no_end(folder):
     notes, stream = [], Log(folder, TRANSACTIONS, quiet_until=40)
     log = OpenLog(stream)
-    thread = CaptureThread(
-        "app",
-        log,
-        BASE,
-        folder._store,
-        cancellation=CancellationToken(),
-        note=notes.append,
-        retain_bytes=None,
-    )
+    thread = capture_thread(log, BASE, folder._store, notes)
     eventually(lambda: log.opened_after and stream.received)
     thread.stop()
     assert (notes, thread._thread.is_alive(), kept(folder)) == ([], False, PAYLOADS)
@@ -197,15 +193,7 @@ def test_an_export_whose_source_is_quiet_is_captured_until_it_ends(folder):
     stream, notes, asked = Log(folder, [], quiet_until=40), [], []
     receive = stream.receive
     stream.receive = lambda seconds: asked.append(seconds) or receive(seconds)
-    thread = CaptureThread(
-        "app",
-        OpenLog(stream),
-        BASE,
-        folder._store,
-        cancellation=CancellationToken(),
-        note=notes.append,
-        retain_bytes=None,
-    )
+    thread = capture_thread(OpenLog(stream), BASE, folder._store, notes)
     eventually(lambda: len(asked) > 2, 5)
     thread.stop()
     assert (notes, folder.idle_position(), stream.acknowledged[-1]) == ([], 40, 40)
@@ -213,15 +201,7 @@ def test_an_export_whose_source_is_quiet_is_captured_until_it_ends(folder):
 
 def test_an_export_goes_on_where_changes_are_lost_and_says_what_to_do(folder):
     notes, log = [], OpenLog(SourceGoneError("gone", next_step="begin anew"))
-    thread = CaptureThread(
-        "app",
-        log,
-        BASE,
-        folder._store,
-        cancellation=CancellationToken(),
-        note=notes.append,
-        retain_bytes=None,
-    )
+    thread = capture_thread(log, BASE, folder._store, notes)
     eventually(lambda: notes)
     thread.stop()
     assert notes == ["app: changes are not captured any more: gone → begin anew"]

@@ -66,7 +66,7 @@ ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
 class Refusals(Struct, frozen=True):
     """What a destination does not keep of objects. ``refused_keys``, ``refused_classes``, ``refused_tags`` (texts of
     other scripts) and ``refused_acls`` (canned ones) say what it does instead; ``lost_tags`` says it of all tags,
-    ``lost_headers`` of headers by name. ``lock_denied``: whether it has object lock may not be read.
+    ``lost_headers`` of single headers. ``lock_denied``: whether it has object lock may not be read.
     """
 
     object_lock: bool

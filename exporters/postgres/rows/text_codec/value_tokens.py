@@ -25,7 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 """Arrow drops one at the beginning of what it parses."""
 
 _FEW = 2
-"""Up to this many bytes are found faster one after the other than by a pattern."""
+"""To search for each of so few bytes is faster than a pattern."""
 
 
 class Quotes(Struct, frozen=True):
