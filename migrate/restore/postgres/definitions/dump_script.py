@@ -183,14 +183,13 @@ def _end_of_block(script: bytes, position: int) -> int:
 
 def unquote(qualified: bytes) -> Name:
     """Return schema and name of what ``QUALIFIED`` matches."""
-    schema, name = re.findall(NAME, qualified)
-    return _plain(schema), _plain(name)
+    schema, name = (without_quotes(name).decode(errors="replace") for name in re.findall(NAME, qualified))
+    return schema, name
 
 
-def _plain(name: bytes) -> str:
-    if name.startswith(b'"'):
-        name = name[1:-1].replace(b'""', b'"')
-    return name.decode(errors="replace")
+def without_quotes(name: bytes) -> bytes:
+    """Return the name itself that ``NAME`` matches."""
+    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name
 
 
 def begin_as_dumped(connection: psycopg.Connection[Any], script: bytes) -> None:

@@ -14,7 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, Name, unquote
+from exporters.postgres.identifiers import quote_literal
+from migrate.restore.postgres.definitions.dump_script import (
+    NAME,
+    QUALIFIED,
+    DumpEntry,
+    Name,
+    unquote,
+    without_quotes,
+)
 
 _KEY = re.compile(
     rb"^ALTER TABLE ONLY (?P<table>(?P<schema>"
@@ -82,7 +90,7 @@ def with_keys_of_partitions(
         locked[top.entry.number] = frozenset(unquote(keys[index].match["table"]) for index in family)
         for index in family:
             key, attach = keys[index], by_index[index]
-            words = {b"table": key.match["table"], b"root": root, b"name": _plain(key.match["name"])}
+            words = {b"table": key.match["table"], b"root": root, b"name": without_quotes(key.match["name"])}
             words[b"alone"] = key.match[0]
             rename = _RENAME % {name: _literal(value) for name, value in words.items()}
             changed[key.entry.number] = None
@@ -121,8 +129,5 @@ def _is_uniform(root: _Key, family: Sequence[_Key]) -> bool:
 
 
 def _literal(text: bytes) -> bytes:
-    return b"'" + text.replace(b"'", b"''") + b"'"
-
-
-def _plain(name: bytes) -> bytes:
-    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name
+    """Return text in the encoding of the dump as a string literal."""
+    return quote_literal(text.decode("latin-1")).encode("latin-1")
