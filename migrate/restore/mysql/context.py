@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from msgspec import field
@@ -9,11 +10,13 @@ from msgspec import field
 from exporters.api import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.left_out import loss_sentence
+from migrate.restore.common.table_parts import PartFile
 from migrate.restore.common.table_restore import DatabaseRestore
 from migrate.restore.mysql.definitions.dialect import Adapter
 from migrate.restore.mysql.definitions.object_maker import ObjectMaker
 from migrate.restore.mysql.destination import MysqlDestination
 from migrate.restore.mysql.restore_state import Refused
+from migrate.restore.mysql.rows.insert_statements import RowTooLargeError
 from migrate.restore.mysql.rows.system_versioning import history_of
 
 
@@ -26,6 +29,8 @@ class MysqlRestore(DatabaseRestore, kw_only=True):
     adapter: Adapter | None
     absent: set[str] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
+    too_large: set[tuple[str, str]] = field(default_factory=set)
+    """Schema and name of the tables with rows above the server's max_allowed_packet: a later run tries them again."""
     refusals: list[str] = field(default_factory=list)
     """Definitions that the destination refuses: not marked as done, so a later run tries them again."""
     needed: set[str] = field(default_factory=set)
@@ -39,6 +44,20 @@ class MysqlRestore(DatabaseRestore, kw_only=True):
     def object_maker(self) -> ObjectMaker:
         """Makes the objects."""
         return ObjectMaker(self.destination.connection, self.notes, self.left_out)
+
+    def note_too_large(self, parts: Sequence[tuple[PartFile, RowTooLargeError]]) -> None:
+        """Note parts with rows that the server does not take before its max_allowed_packet is raised."""
+        for part, error in sorted(parts, key=lambda entry: entry[0].name):
+            self.too_large.add(part.table.key)
+            self.left_out.append(f"rows of {error}")
+        if parts:
+            error = max((error for _, error in parts), key=lambda error: error.size_bytes)
+            self.notes.append(f"the restore is not finished: {error.next_step}, which restores the rest")
+
+    @property
+    def waiting(self) -> set[tuple[str, str]]:
+        """The tables of which a later run of the same restore writes the rest."""
+        return self.damaged.keys() | self.too_large
 
     def note_loss(self, loss: Loss) -> None:
         """Note that something is there, but not as at the source."""

@@ -126,7 +126,7 @@ def _restore(job: MysqlRestore) -> RestoreOutcome:
     findings = [finding for missing in job.damaged.values() for finding in missing]
     findings += _differences(job) if run.selection.rows else []
     _note_left_out(job, definitions)
-    if findings:
+    if findings or job.too_large:
         _add_recorded(job)
     else:
         _finish(job, definitions)
@@ -315,7 +315,7 @@ def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> l
     waiting = [
         trigger
         for trigger in definitions
-        if trigger["kind"] == "trigger" and ("", trigger.get("table")) in job.damaged
+        if trigger["kind"] == "trigger" and ("", trigger.get("table")) in job.waiting
     ]
     job.refusals.extend(
         f"trigger {quote_name(trigger['name'])}: it comes when the rows of its table are there"
@@ -431,6 +431,7 @@ def _write_rows(job: MysqlRestore) -> WrittenRows:
     writer = RowWriter(run.reader, connection, workers=run.workers, advance=rows.advance, ours=ours)
     writer.write_all(rows.parts)
     job.note_damage(writer.damaged, _label)
+    job.note_too_large(writer.too_large)
     return rows.end()
 
 
@@ -467,7 +468,7 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     """
     from exporters.mysql.live_digests import digest_tables  # noqa: PLC0415  see ``_restore_definitions``
 
-    reduced = {table.key for table in job.reduced} | job.damaged.keys()
+    reduced = {table.key for table in job.reduced} | job.waiting
     tables = [
         restore_state.without_refused(table, job.refused)
         for table in _tables_to_fill(job)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporters.errors import SourceUsageError
+from migrate.restore.mysql.rows import insert_statements
 from tests.exporters.mysql.databases import checksums, export_database, fetch, run_sql
 from tests.parquet import check_parquet
 from tests.tools.bundles import differences, read_bundle, restore_from
@@ -21,6 +21,8 @@ CREATE TABLE wide (u LONGTEXT CHARACTER SET ucs2, l LONGTEXT CHARACTER SET latin
 INSERT INTO wide VALUES (REPEAT('ü''', {2 * UNIT}), REPEAT('ü''', {2 * UNIT})), (NULL, 'x'),
   (REPEAT(_ucs2 X'D800', {3 * UNIT}), NULL), (CONCAT(_ucs2 X'006E0680', _ucs2 X'D83D'), 'n'),
   (REPEAT(_ucs2 X'006E0680', {3 * UNIT}), NULL);
+CREATE TABLE small (n INT);
+INSERT INTO small VALUES (1);
 """
 
 
@@ -63,10 +65,32 @@ def test_they_come_back(source, bundle, other_mariadb):
     assert differences(bundle, destination) == []
 
 
-def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
-    with (
-        global_settings(other_mariadb.url, max_allowed_packet=2**21),
-        pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised,
-    ):
-        restore_from(bundle, "app", other_mariadb.database())
-    assert "SET GLOBAL max_allowed_packet = " in raised.value.next_step
+def test_a_row_above_the_servers_limit_waits_for_it_and_all_other_tables_come(source, bundle, other_mariadb):
+    destination = other_mariadb.database()
+    with global_settings(other_mariadb.url, max_allowed_packet=5 * UNIT):
+        outcome = restore_from(bundle, "app", destination)
+    assert outcome.findings == ()
+    assert {sentence.partition(" (")[0] for sentence in outcome.left_out} == {
+        "rows of `plain`",
+        "rows of `wide`",
+    }
+    [plain] = [sentence for sentence in outcome.left_out if "`plain`" in sentence]
+    assert "`id` = 400, `id` = 800: a row takes 3," in plain
+    assert fetch(destination, "SELECT COUNT(*) FROM small") == [(1,)]
+    [note] = [note for note in outcome.notes if "SET GLOBAL" in note]
+    size = int(note.partition("max_allowed_packet = ")[2].split()[0])
+    with global_settings(other_mariadb.url, max_allowed_packet=size):
+        outcome = restore_from(bundle, "app", destination)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert checksums(destination) == checksums(source)
+
+
+def test_a_row_that_no_server_takes_is_left_out_alone(bundle, other_mariadb, monkeypatch):
+    monkeypatch.setattr(insert_statements, "MOST_BYTES", 5 * UNIT)
+    destination = other_mariadb.database()
+    with global_settings(other_mariadb.url, max_allowed_packet=5 * UNIT):
+        outcome = restore_from(bundle, "app", destination, only=["plain"])
+    [left_out] = outcome.left_out
+    assert left_out.startswith("`plain`: 2 rows are left out: a row takes ")
+    assert left_out.endswith("no server takes more than 1,310,720")
+    assert fetch(destination, "SELECT COUNT(*) FROM plain") == [(600,)]

@@ -31,6 +31,8 @@ _JSON = b"json"
 """The type as MySQL has it; MariaDB's is a text."""
 _STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
+MOST_BYTES = 2**30
+"""The largest max_allowed_packet that a server can have."""
 
 
 class JoinedRows(Struct, frozen=True):
@@ -280,16 +282,31 @@ def insert_statements(
     yield from together.rest()
 
 
+class RowTooLargeError(SourceUsageError):
+    """A row takes ``size_bytes`` as a statement, which is more than the server takes (``allowed_bytes``)."""
+
+    def __init__(self, about: str, size_bytes: int, allowed_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        limit = f"the server's max_allowed_packet is {allowed_bytes:,}"
+        super().__init__(
+            f"a row takes {size_bytes:,} bytes as a statement, "
+            + (f"no server takes more than {MOST_BYTES:,}" if self.is_for_good else limit),
+            about=about,
+            next_step=f"SET GLOBAL max_allowed_packet = {min(MOST_BYTES, 2 * size_bytes)} there, then the same command"
+            " again",
+        )
+
+    @property
+    def is_for_good(self) -> bool:
+        """Whether no setting lets a server take the row."""
+        return self.size_bytes >= MOST_BYTES
+
+
 def fitting(statement: Statement, about: str, allowed_bytes: int) -> Statement:
-    """Return a statement that the server takes: from a longer one it would hang up. Raises ``SourceUsageError``."""
+    """Return a statement that the server takes: from a longer one it would hang up. Raises ``RowTooLargeError``."""
     if statement.size_bytes < allowed_bytes:
         return statement
-    raise SourceUsageError(
-        f"{about}: a row takes {statement.size_bytes:,} bytes as a statement, the server's max_allowed_packet is"
-        f" {allowed_bytes:,}",
-        next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
-        " again",
-    )
+    raise RowTooLargeError(about, statement.size_bytes, allowed_bytes)
 
 
 class _RowsTogether:

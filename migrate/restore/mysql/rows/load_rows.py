@@ -29,6 +29,7 @@ from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
+from migrate.number_text import list_words
 from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import (
     AttemptProgress,
@@ -45,6 +46,7 @@ from migrate.restore.mysql.rows.bulk_rows import bulk_rows
 from migrate.restore.mysql.rows.insert_statements import (
     JoinedRows,
     LongValues,
+    RowTooLargeError,
     Statement,
     Values,
     columns_of,
@@ -74,14 +76,17 @@ _MOST_REFUSED = 1000
 """After this many refused rows of a part no more of it are tried."""
 _NO_BULK = {1047, 1295, 1835, 4033}
 """The server does not take rows in bulk: something between it and us, or a binary log of statements."""
+_KEY_CHARACTERS = 60
+"""How much of a key's value names a row."""
 _PASSING = {1205, 1213}
 """A lock that was waited for too long, or in a circle: the same transaction may succeed now."""
 
 
 class RowWriter:
     """Writes parts into one database, several at once. ``ours``: this restore has made the tables, and may change them
-    for rows that they refuse; of others only checks give way. ``damaged`` are the parts that cannot be read: they are
-    not marked as done, so a later run tries them again.
+    for rows that they refuse; of others only checks give way. ``damaged`` are the parts that cannot be read,
+    ``too_large`` those with rows above the server's max_allowed_packet: they are not marked as done, so a later run
+    tries them again.
     """
 
     def __init__(
@@ -98,14 +103,15 @@ class RowWriter:
         self._destination, self._advance = destination, advance
         self._refused: list[PartFile] = []
         self.damaged: list[tuple[PartFile, DamageError]] = []
+        self.too_large: list[tuple[PartFile, RowTooLargeError]] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
         """Write every part; after the first error the others stop soon, and the error is raised. What the server
         refuses comes last, without what of the table keeps it out.
         """
         self._write_all_momentary(parts)
-        unreadable = {part.table.name for part, _ in self.damaged}
-        todo = [part for part in parts if part.table.name not in unreadable]
+        unwritten = {part.table.name for part, _ in (*self.damaged, *self.too_large)}
+        todo = [part for part in parts if part.table.name not in unwritten]
         plain = [part for part in todo if _is_plain(part)]
         batches = batches_of(plain, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS)
         self._workers.run([*batches, *([part] for part in todo if not _is_plain(part))], self._write_batch)
@@ -131,7 +137,7 @@ class RowWriter:
             except pymysql.Error as exc:
                 if not is_refused(exc):
                     raise
-            except DamageError:
+            except (DamageError, RowTooLargeError):
                 pass  # it is named where that part is alone
             else:
                 return True
@@ -146,9 +152,27 @@ class RowWriter:
                 if needs_the_user(exc):
                     raise
                 self._refused.append(part)
-            except DamageError as exc:
-                connection.run("ROLLBACK")
-                self.damaged.append((part, exc))
+            except (DamageError, RowTooLargeError) as exc:
+                if isinstance(exc, RowTooLargeError) and exc.is_for_good:
+                    connection.run("ROLLBACK")
+                    self._refused.append(part)
+                else:
+                    self._leave(connection, part, exc)
+
+    def _leave(
+        self, connection: DestinationConnection, part: PartFile, error: DamageError | RowTooLargeError
+    ) -> None:
+        """Write nothing of a part in this run. Raises the driver's errors."""
+        connection.run("ROLLBACK")
+        try:
+            if isinstance(error, RowTooLargeError):
+                opened = self._open(connection, part)
+                rows = readable(part, opened.rows(), READ_ERRORS, self._workers.cancellation)
+                self.too_large.append((part, opened.largest(rows, opened.key(connection)) or error))
+            else:
+                self.damaged.append((part, error))
+        except DamageError as exc:
+            self.damaged.append((part, exc))
 
     def _write_late(
         self, connection: DestinationConnection, table: CatalogRow, parts: Sequence[PartFile]
@@ -172,9 +196,12 @@ class RowWriter:
                         todo = list(parts_of([table]))
                         empty(connection, todo)
                         self._write_momentary(connection, table)
-                except DamageError as exc:
-                    connection.run("ROLLBACK")
-                    self.damaged.append((todo.pop(0), exc))
+                except (DamageError, RowTooLargeError) as exc:
+                    if isinstance(exc, RowTooLargeError) and exc.is_for_good:
+                        connection.run("ROLLBACK")
+                        write = self._write_singly
+                    else:
+                        self._leave(connection, todo.pop(0), exc)
                 else:
                     todo.pop(0)
 
@@ -217,7 +244,7 @@ class RowWriter:
                 mark_done(connection, *(part.name for part in parts))
             with durable("restore.mysql.rows"):
                 connection.run("COMMIT")
-        except (pymysql.Error, DamageError):
+        except (pymysql.Error, DamageError, RowTooLargeError):
             progress.take_back()
             raise
 
@@ -272,9 +299,9 @@ class RowWriter:
                     if done.isdisjoint({_momentary_step(table.name), *(p.name for p in parts_of([table]))}):
                         try:
                             self._write_momentary(connection, table)
-                        except DamageError as exc:
-                            connection.run("ROLLBACK")
-                            self.damaged.append((next(p for p in parts_of([table]) if p.key == exc.key), exc))
+                        except (DamageError, RowTooLargeError) as exc:
+                            own = parts_of([table])
+                            self._leave(connection, next((p for p in own if p.key == exc.about), own[0]), exc)
 
     def _write_momentary(self, connection: DestinationConnection, table: CatalogRow) -> None:
         """Write the rows that never held, while the table has no others: insert and delete them when they began."""
@@ -346,12 +373,40 @@ class _Opened(Struct, frozen=True):
         names = columns_of(self.file.schema_arrow, self.without)
         return f"{insert_head(self.part.table.name, names)}VALUES ({','.join('?' * len(names))})"
 
+    @property
+    def about(self) -> str:
+        """What errors call it."""
+        return f"{quote_name(self.part.table.name)} ({self.part.name})"
+
     def statements(self, batches: Iterable[JoinedRows | LongValues]) -> Iterator[Statement]:
-        """Return the INSERTs."""
+        """Return the INSERTs. Raises ``RowTooLargeError`` where the server does not take one."""
+        inserts = self._inserts(batches)
+        return (fitting(statement, self.about, self.allowed_bytes) for statement in inserts)
+
+    def _inserts(self, batches: Iterable[JoinedRows | LongValues]) -> Iterator[Statement]:
         names = columns_of(self.file.schema_arrow, self.without)
-        inserts = insert_statements(self.part.table.name, names, batches, self.allowed_bytes)
-        about = f"{quote_name(self.part.table.name)} ({self.part.name})"
-        return (fitting(statement, about, self.allowed_bytes) for statement in inserts)
+        return insert_statements(self.part.table.name, names, batches, self.allowed_bytes)
+
+    def largest(
+        self, batches: Iterable[pa.RecordBatch | LongRow], key: Sequence[str]
+    ) -> RowTooLargeError | None:
+        """Return the error for those of the rows that the server does not take: it names them by their key."""
+        rows: list[str] = []
+        most_bytes = 0
+        for batch in batches:
+            if self._size_of(batch) < self.allowed_bytes:
+                continue
+            for row in pieces_of(batch, 1):
+                if (size_bytes := self._size_of(row)) >= self.allowed_bytes:
+                    rows.append(_row_words(row, key))
+                    most_bytes = max(most_bytes, size_bytes)
+        if not rows:
+            return None
+        return RowTooLargeError(f"{self.about}, {list_words(rows, 3)}", most_bytes, self.allowed_bytes)
+
+    def _size_of(self, rows: pa.RecordBatch | LongRow) -> int:
+        """Return how many bytes the longest INSERT of rows has."""
+        return max((statement.size_bytes for statement in self._inserts(self.literals(rows))), default=0)
 
     def key(self, connection: Connection) -> list[str]:
         """Return the primary key's columns, as far as they are written. Raises the driver's errors."""
@@ -385,17 +440,26 @@ class _Opened(Struct, frozen=True):
                 connection.run("SAVEPOINT rows_of_moveout")
             for statement in self.statements(self.literals(rows)):
                 send(connection.raw, statement.pieces)
-        except pymysql.Error as exc:
-            if needs_the_user(exc):
+        except (pymysql.Error, RowTooLargeError) as exc:
+            alone = _count(rows) == 1
+            too_large = isinstance(exc, RowTooLargeError)
+            if alone and not exc.is_for_good if too_large else needs_the_user(exc):
                 raise
             if undo:
                 connection.run("ROLLBACK TO rows_of_moveout")
-            if _count(rows) == 1:
+            if alone:
                 refusals.digest += digest_of(rows)
-                refusals.reason = message_of(exc)
+                refusals.reason = exc.explanation if too_large else message_of(exc)
             else:
                 for row in pieces_of(rows, 1):
                     self.insert(connection, row, refusals)
+
+
+def _row_words(row: pa.RecordBatch | LongRow, key: Sequence[str]) -> str:
+    """Return which row it is: ``id` = 7``."""
+    values = [(name, batch_of(row).column(name)[0].as_py()) for name in key]
+    words = (f"{quote_name(name)} = {str(value)[:_KEY_CHARACTERS]}" for name, value in values)
+    return " and ".join(words) or "a row without a key"
 
 
 def _count(rows: pa.RecordBatch | LongRow) -> int:
