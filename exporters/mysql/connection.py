@@ -173,7 +173,15 @@ def parse_server_url(url: str, secrets: Mapping[str, str] = {}) -> MysqlAddress:
         raise SourceUsageError(
             f"{shown}: ssl-mode is not {options['ssl-mode']}", next_step=f"it is one of {', '.join(_MODES)}"
         )
-    return MysqlAddress(shown, host, port, user, database, options, secrets.get("password"))
+    return MysqlAddress(
+        url=shown,
+        host=host,
+        port=port,
+        user=user,
+        database=database,
+        options=options,
+        password=secrets.get("password"),
+    )
 
 
 def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:

@@ -154,7 +154,14 @@ def _session(
     }
     feeds = Feeds(address.url, _readers(opened, begun.consistency))
     return MysqlSession(
-        address, holder, feeds, begun.consistency, begun.refusals, position, server, unreadable
+        address=address,
+        holder=holder,
+        feeds=feeds,
+        consistency=begun.consistency,
+        refusals=begun.refusals,
+        position=position,
+        server=server,
+        unreadable=unreadable,
     )
 
 

@@ -48,13 +48,13 @@ class ControlTables(Struct, frozen=True):
     def of(prefix: str) -> ControlTables:
         """Return those whose names begin with ``prefix``."""
         return ControlTables(
-            prefix,
-            f"{prefix}_done",
-            f"{prefix}_left_out",
-            f"{prefix}_again",
-            f"{prefix}_away",
-            f"{prefix}_triggers",
-            f"{prefix}_follow",
+            about=prefix,
+            done=f"{prefix}_done",
+            left_out=f"{prefix}_left_out",
+            again=f"{prefix}_again",
+            away=f"{prefix}_away",
+            triggers=f"{prefix}_triggers",
+            follow=f"{prefix}_follow",
         )
 
     @staticmethod

@@ -49,13 +49,13 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
         sees_all, reads_all = _global_rights(connection)
         sources = [
             FoundSource(
-                url_of_database(url, name),
-                name,
-                tables,
-                size,
-                f"mysql:{server}/{name}",
-                (EMPTY,) if not (tables or names_only) and is_empty(connection, name) else (),
-                () if reads_all or names_only else _problems(connection, name),
+                url=url_of_database(url, name),
+                name=name,
+                items=tables,
+                size_bytes=size,
+                identity=f"mysql:{server}/{name}",
+                facts=(EMPTY,) if not (tables or names_only) and is_empty(connection, name) else (),
+                problems=() if reads_all or names_only else _problems(connection, name),
             )
             for name, tables, size in databases
         ]

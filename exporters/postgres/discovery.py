@@ -106,13 +106,13 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
             continue
         sources.append(
             FoundSource(
-                url_of_database(url, database.name),
-                database.name,
-                content.tables,
-                sizes.get(database.oid),
-                f"postgresql:{server}/{database.oid}",
-                (EMPTY,) if content.empty else (),
-                content.problems,
+                url=url_of_database(url, database.name),
+                name=database.name,
+                items=content.tables,
+                size_bytes=sizes.get(database.oid),
+                identity=f"postgresql:{server}/{database.oid}",
+                facts=(EMPTY,) if content.empty else (),
+                problems=content.problems,
             )
         )
     return Discovery(sources, _not_taken(databases, sizes), left_out=left_out)

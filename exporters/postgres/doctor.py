@@ -149,7 +149,15 @@ def examine(request: ExamineRequest) -> Examination:
             tables = read_tables(connection, held(connection, seconds=0))
         certificate = certificate_of(connection)
         detour = open_change_log(request.url, request.secrets, "doctor").detour()
-        source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables, detour)
+        source = _ExaminedPostgres(
+            request=request,
+            address=address,
+            connection=connection,
+            server=server_of(connection),
+            facts=facts,
+            tables=tables,
+            detour=detour,
+        )
         checks = [
             ("TLS", tls_findings(connection, certificate, request.deadline)),
             ("clock", clock_finding(source.server, skew, source.server)),

@@ -227,15 +227,15 @@ def run_doctor(
     destinations = case.destinations if case else {}
     servers = servers_without_sources(case, sources) if case else []
     move = MoveEndpoints(
-        sources,
-        destinations,
-        locations,
-        workers,
-        until,
-        is_local,
-        options.unfilled,
-        servers,
-        case.option if case else "",
+        sources=sources,
+        destinations=destinations,
+        locations=locations,
+        workers=workers,
+        deadline=until,
+        deadline_is_local=is_local,
+        unfilled=options.unfilled,
+        without_sources=servers,
+        case_option=case.option if case else "",
     )
     looked_at = [*sources.values(), *destinations.values(), *locations.values(), *servers]
     with session.going_on_without_silent(*looked_at):

@@ -193,7 +193,15 @@ def _get_rows(
         kept += _write_rows(path, table_rows.rows(reader, table, start, end))
         files[name] = str(path)
         size_bytes += path.stat().st_size
-    return Got(reader.store.location, files, None, size_bytes, missing, kept, "table")
+    return Got(
+        location=reader.store.location,
+        files=files,
+        rows=None,
+        size_bytes=size_bytes,
+        missing=missing,
+        kept=kept,
+        noun="table",
+    )
 
 
 def _has_wildcard(key: str) -> bool:

@@ -504,24 +504,24 @@ def run_plan(
         ],
     )
     return Planned(
-        source_plans,
-        works,
-        shown,
-        route.bundle,
-        route.destination,
-        checked,
-        room,
-        unread,
-        untried,
-        left_behind,
-        unlisted,
-        case.option if case else "",
-        alternative(options.what_if, source_plans, route, known, shown.seconds_left)
+        sources=source_plans,
+        works=works,
+        forecast=shown,
+        bundle_rates=route.bundle,
+        destination_rates=route.destination,
+        destinations=checked,
+        room=room,
+        unread=unread,
+        untried=untried,
+        left_behind=left_behind,
+        unlisted=unlisted,
+        case_option=case.option if case else "",
+        alternative=alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if
         else None,
-        list(overlaps(endpoints, bundle, destination)),
-        session.is_detailed(len(endpoints)),
-        order_of_move(
+        overlaps=list(overlaps(endpoints, bundle, destination)),
+        detailed=session.is_detailed(len(endpoints)),
+        order=order_of_move(
             shown,
             MoveTimes(known, works),
             {name: endpoint.rank for name, endpoint in endpoints.items()},

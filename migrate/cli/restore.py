@@ -323,14 +323,14 @@ def run_restore(
                 )
             )
         restored = Restored(
-            store.location,
-            {name: endpoint.shown for name, endpoint in destinations.items()},
-            [*outcomes.values()],
-            time.monotonic() - started,
-            reader.info.id,
-            now(),
-            failures,
-            session.is_detailed(len(destinations)),
+            location=store.location,
+            destinations={name: endpoint.shown for name, endpoint in destinations.items()},
+            outcomes=[*outcomes.values()],
+            seconds=time.monotonic() - started,
+            bundle=reader.info.id,
+            at=now(),
+            failures=failures,
+            detailed=session.is_detailed(len(destinations)),
         )
         if signers:
             from migrate.custody.log.events import record_if_allowed  # noqa: PLC0415  see ``signing_keys``

@@ -324,16 +324,16 @@ def run_verify(
         signed = check_signatures(store, trust, deep=deep, timestamp_ca=options.timestamp_ca)
         sealed = bundle_json.read_sealed(store) if outcome.is_whole else None
         verified = Verified(
-            store.location,
-            level,
-            outcome,
-            compared,
-            time.monotonic() - started,
-            signed,
-            now(),
-            sealed is None or sealed.complete,
-            failures,
-            session.is_detailed(len(against)),
+            location=store.location,
+            level=level,
+            outcome=outcome,
+            compared=compared,
+            seconds=time.monotonic() - started,
+            signed=signed,
+            at=now(),
+            complete=sealed is None or sealed.complete,
+            failures=failures,
+            detailed=session.is_detailed(len(against)),
         )
         note = session.progress.note
         record_if_allowed(store, options.keys, "verified", verified.log_details(), note)

@@ -49,14 +49,14 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
                 continue
             sources.append(
                 FoundSource(
-                    join(url, name),
-                    name,
-                    result.objects,
-                    result.size_bytes,
-                    identity,
-                    tuple(_facts(result)),
-                    result.problems,
-                    result.region,
+                    url=join(url, name),
+                    name=name,
+                    items=result.objects,
+                    size_bytes=result.size_bytes,
+                    identity=identity,
+                    facts=tuple(_facts(result)),
+                    problems=result.problems,
+                    region=result.region,
                 )
             )
     return Discovery(sources, gaps=gaps)

@@ -129,13 +129,13 @@ class ExportOutcome(Struct, frozen=True):
 def result(reconciliation: SourceReconciliation) -> SourceResult:
     """Return a reconciliation as the outcome reports it."""
     return SourceResult(
-        reconciliation.name,
-        reconciliation.url,
-        reconciliation.complete,
-        reconciliation.totals.items,
-        reconciliation.totals.size_bytes,
-        reconciliation.dispositions,
-        reconciliation.reasons,
-        reconciliation.gaps,
-        reconciliation.summary.enumerations,
+        name=reconciliation.name,
+        url=reconciliation.url,
+        complete=reconciliation.complete,
+        items=reconciliation.totals.items,
+        size_bytes=reconciliation.totals.size_bytes,
+        dispositions=reconciliation.dispositions,
+        reasons=reconciliation.reasons,
+        gaps=reconciliation.gaps,
+        enumerations=reconciliation.summary.enumerations,
     )

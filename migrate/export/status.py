@@ -83,31 +83,39 @@ def export_status(store: Store) -> ExportStatus:
         kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
         left_out = [source.name for source in sealed.left_out]
         return ExportStatus(
-            store.location,
-            kind,
-            sealed.id,
-            sealed.created,
-            sources,
-            holder,
-            age,
-            left_out,
-            sealed.left_behind,
+            location=store.location,
+            state=kind,
+            bundle_id=sealed.id,
+            created=sealed.created,
+            sources=sources,
+            holder=holder,
+            heartbeat_seconds=age,
+            left_out=left_out,
+            left_behind=sealed.left_behind,
         )
     if making is None:
         kind_of_location, key = export_state.look(store)
         if kind_of_location is export_state.LocationKind.FOREIGN:
             raise no_bundle(store, f"there is {key}")
-        return ExportStatus(store.location, "empty", "", "", [], holder, age)
+        return ExportStatus(
+            location=store.location,
+            state="empty",
+            bundle_id="",
+            created="",
+            sources=[],
+            holder=holder,
+            heartbeat_seconds=age,
+        )
     with ThreadPoolExecutor(_READERS) as executor:
         source_statuses = [_open_source(store, source, executor) for source in making.sources]
     return ExportStatus(
-        store.location,
-        "exporting" if live else "stopped",
-        making.id,
-        making.created,
-        source_statuses,
-        holder,
-        age,
+        location=store.location,
+        state="exporting" if live else "stopped",
+        bundle_id=making.id,
+        created=making.created,
+        sources=source_statuses,
+        holder=holder,
+        heartbeat_seconds=age,
     )
 
 
@@ -128,7 +136,16 @@ def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
     gaps = reconciliation.count_gaps(source.gaps, source.dispositions)
     reasons = reconciliation.reasons_beyond_gaps(source)
     return SourceStatus(
-        source.name, source.url, source.totals, True, source.totals, True, True, source.gaps, gaps, reasons
+        name=source.name,
+        url=source.url,
+        planned=source.totals,
+        whole=True,
+        done=source.totals,
+        exact=True,
+        finished=True,
+        gaps=source.gaps,
+        gaps_total=gaps,
+        reasons=reasons,
     )
 
 

@@ -165,16 +165,18 @@ class Cutover(Struct):
         compared = {name: digest for name, digest in source_digests.items() if name not in missing}
         touched = self._early.touched if self._early else {}
         return ProvenSource(
-            followed.name,
-            end,
-            carried,
-            [*findings, *differences(compared, destination_digests)],
-            as_recorded({**compared, **early}),
-            stages.seconds,
-            sorted(map(table_label, missing)),
-            sorted(map(table_label, early)),
-            {table_label(name): touched[name] for name in sorted(touched.keys() & early.keys())},
-            {table_label(name): reason for name, reason in sorted(read_whole.items())},
+            name=followed.name,
+            end=end,
+            carried=carried,
+            differences=[*findings, *differences(compared, destination_digests)],
+            tables=as_recorded({**compared, **early}),
+            seconds=stages.seconds,
+            missing=sorted(map(table_label, missing)),
+            compared_early=sorted(map(table_label, early)),
+            compared_by_key={
+                table_label(name): touched[name] for name in sorted(touched.keys() & early.keys())
+            },
+            read_whole={table_label(name): reason for name, reason in sorted(read_whole.items())},
         )
 
     def close(self) -> None:

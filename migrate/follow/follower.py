@@ -187,21 +187,21 @@ class Follower:
         later = [moment for moment, end in ends if end > counts.applied]
         lag_seconds = (time.monotonic() - later[0] if later else 0.0) if is_known else None
         return FollowState(
-            self.followed.name,
-            show(counts.captured) if counts.captured else "",
-            show(counts.applied) if counts.applied else "",
-            lag_bytes,
-            lag_seconds,
-            counts.changes,
-            self._rate(),
-            counts.is_waiting,
-            counts.first_end is not None and counts.applied >= counts.first_end,
-            tuple(self._errors),
-            counts.skipped,
-            counts.undefined,
-            counts.refusing,
-            self._catch_up_seconds(lag_bytes),
-            counts.uncompared,
+            source=self.followed.name,
+            captured=show(counts.captured) if counts.captured else "",
+            applied=show(counts.applied) if counts.applied else "",
+            lag_bytes=lag_bytes,
+            lag_seconds=lag_seconds,
+            changes=counts.changes,
+            rate=self._rate(),
+            is_waiting=counts.is_waiting,
+            is_caught_up=counts.first_end is not None and counts.applied >= counts.first_end,
+            stopped=tuple(self._errors),
+            skipped=counts.skipped,
+            undefined=counts.undefined,
+            refusing=counts.refusing,
+            catch_up_seconds=self._catch_up_seconds(lag_bytes),
+            uncompared=counts.uncompared,
         )
 
     def _rate(self) -> float:

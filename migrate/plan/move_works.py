@@ -56,7 +56,15 @@ def _works(source: SourcePlan, route: MoveRoute) -> Iterator[StageWork]:
             sampled["compare"] = None
     tables = len(source.survey.items)
     for stage, seconds in sampled.items():
-        yield StageWork(stage, source.name, source.kind, tables, source.items, source.size_bytes, seconds)
+        yield StageWork(
+            stage=stage,
+            source=source.name,
+            kind=source.kind,
+            tables=tables,
+            items=source.items,
+            size_bytes=source.size_bytes,
+            sampled_seconds=seconds,
+        )
 
 
 def _read(location: LocationRates | None) -> float | None:

@@ -62,13 +62,13 @@ class StageRecord(Struct, frozen=True):
             raise ValueError(value["stage"])
         sampled = value["sampled_seconds"]
         work = StageWork(
-            value["stage"],
-            "",
-            str(value["kind"]),
-            int(value["tables"]),
-            int(value["items"]),
-            int(value["size_bytes"]),
-            None if sampled is None else float(sampled),
+            stage=value["stage"],
+            source="",
+            kind=str(value["kind"]),
+            tables=int(value["tables"]),
+            items=int(value["items"]),
+            size_bytes=int(value["size_bytes"]),
+            sampled_seconds=None if sampled is None else float(sampled),
         )
         marks = tuple((float(seconds), float(share)) for seconds, share in value["marks"])
         return cls(work, float(value["seconds"]), marks)

@@ -314,17 +314,17 @@ class Meter:
             items_rate, bytes_rate = (done / (now - task.started) for done in (task.items, task.size_bytes))
         items, size_bytes = task.items + task.skipped_items, task.size_bytes + task.skipped_bytes + sent
         return TaskProgress(
-            task.name,
-            task.of.source,
-            "running" if task.ended is None else "stopped" if task.stopped else "done",
+            name=task.name,
+            source=task.of.source,
+            state="running" if task.ended is None else "stopped" if task.stopped else "done",
             # Estimates may be too low: nothing is more than all of it.
-            min(items, task.total_items) if task.total_items else items,
-            task.total_items,
-            min(size_bytes, task.total_bytes) if task.total_bytes else size_bytes,
-            task.total_bytes,
-            items_rate,
-            bytes_rate,
-            now - task.started,
+            items=min(items, task.total_items) if task.total_items else items,
+            total_items=task.total_items,
+            size_bytes=min(size_bytes, task.total_bytes) if task.total_bytes else size_bytes,
+            total_bytes=task.total_bytes,
+            items_rate=items_rate,
+            bytes_rate=bytes_rate,
+            seconds=now - task.started,
         )
 
     def _seconds(self, stage: _Stage) -> float:

@@ -194,13 +194,13 @@ class Sides(Struct, frozen=True):
         if self.history:
             return HistoryComparison(self.is_unselected, self.markers, self.overwrite, see, self.recheck)
         return Comparison(
-            self.source.prefix,
-            prefix,
-            self.excludes,
-            self.is_unselected,
-            self.selection.filters,
-            self.recheck,
-            see,
+            source_prefix=self.source.prefix,
+            destination_prefix=prefix,
+            excludes=self.excludes,
+            is_unselected=self.is_unselected,
+            chooses=self.selection.filters,
+            recheck=self.recheck,
+            see=see,
         )
 
 

@@ -101,16 +101,16 @@ def sync(
         def run_of(record: Record, check_lease: Callable[[], None], listings: Listings | None) -> _Sync:
             settings = threads.submit(_settings_of, sides, record, options, source_settings)
             return _Sync(
-                sides,
-                record,
-                options,
-                progress,
-                rate_limiter,
-                workers,
-                threads,
-                settings,
-                check_lease,
-                listings,
+                sides=sides,
+                record=record,
+                options=options,
+                progress=progress,
+                rate_limiter=rate_limiter,
+                workers=workers,
+                threads=threads,
+                settings=settings,
+                check_lease=check_lease,
+                listings=listings,
             )
 
         if options.dry_run:
@@ -323,15 +323,15 @@ class _Sync(Struct):
     def _context(self, terms: Terms) -> SyncContext:
         sides = self.sides
         return SyncContext(
-            sides.source,
-            sides.destination,
-            terms,
-            self.options.selection,
-            self.progress,
-            OutageDetector(sides.source),
-            OutageDetector(sides.destination.reader),
-            self.rate_limiter,
-            self.options.overwrite,
+            source=sides.source,
+            destination=sides.destination,
+            terms=terms,
+            selection=self.options.selection,
+            progress=self.progress,
+            outage=OutageDetector(sides.source),
+            destination_outage=OutageDetector(sides.destination.reader),
+            rate_limiter=self.rate_limiter,
+            overwrite=self.options.overwrite,
             locks_itself=bool((sides.destination.object_lock() or {}).get("Rule")),
         )
 

@@ -73,7 +73,14 @@ def _source(
         return
     entries = [
         CatalogEntry(
-            row.kind, row.number, row.schema, row.name, row.items, row.size_bytes, row.digest, row.details
+            kind=row.kind,
+            number=row.number,
+            schema=row.schema,
+            name=row.name,
+            items=row.items,
+            size_bytes=row.size_bytes,
+            digest=row.digest,
+            details=row.details,
         )
         for row in rows
     ]

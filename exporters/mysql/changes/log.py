@@ -296,7 +296,13 @@ class MysqlChangeLog:
                 next_step=BASE_AGAIN,
             )
         request = LogRequest(
-            self._files, _names(log), log["apart"], self._replica, after, origin, log.get("prepared")
+            files=self._files,
+            names=_names(log),
+            apart=log["apart"],
+            replica=self._replica,
+            after=after,
+            origin=origin,
+            prepared=log.get("prepared"),
         )
         return BinlogStream(connection, request)
 

@@ -234,7 +234,13 @@ def _list_shards(
         for after, until in left
     ]
     listing = Listing(
-        bucket, workspace, counts, selection, bool(parameters["versions"]), in_order, SHARD_ROWS
+        bucket=bucket,
+        workspace=workspace,
+        counter=counts,
+        selection=selection,
+        versions=bool(parameters["versions"]),
+        in_order=in_order,
+        shard_rows=SHARD_ROWS,
     )
     shard_ranges = listing.run(earlier_ranges, ranges)
     return counts, shard_ranges, listing.concurrency.worth if bucket.lists_from_anywhere else 1

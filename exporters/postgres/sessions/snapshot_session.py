@@ -258,4 +258,13 @@ def _describe(
         "sessions": session_settings(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return PostgresSession(address, holder, row[0], position, server, version, row[6], session_limits)
+    return PostgresSession(
+        address=address,
+        holder=holder,
+        exported=row[0],
+        position=position,
+        server=server,
+        version=version,
+        large_objects=row[6],
+        session_limits=session_limits,
+    )

@@ -185,17 +185,17 @@ def _session(
     meter: Meter = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
     meter.open(name)
     return Session(
-        name,
-        as_json,
-        quiet,
-        verbose,
-        no_input,
-        workers,
-        bwlimit,
-        Console(),
-        err,
-        meter,
-        meter,
+        command=name,
+        json=as_json,
+        quiet=quiet,
+        verbose=verbose,
+        no_input=no_input,
+        workers_given=workers,
+        bwlimit_given=bwlimit,
+        out=Console(),
+        err=err,
+        meter=meter,
+        progress=meter,
     )
 
 

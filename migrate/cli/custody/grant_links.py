@@ -111,7 +111,15 @@ def write_links(
         for out, data in zip(files, texts, strict=True):
             out.write(data)
     made_script, made_list, made_page = map(str, paths)
-    return Linked(store.location, to, made_script, made_list, made_page, len(offered), offer.expires)
+    return Linked(
+        location=store.location,
+        name=to,
+        file=made_script,
+        list=made_list,
+        page=made_page,
+        files=len(offered),
+        expires=offer.expires,
+    )
 
 
 def bundle_files(store: Store) -> list[tuple[str, int, str]]:

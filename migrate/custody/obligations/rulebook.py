@@ -115,7 +115,16 @@ def _rule(value: Mapping[str, Any], rule_name: str) -> Rule:
         raise UsageError(f"{rule_name}: only a rule of the kind within can be put off (longer)")
     start, event = _events(value["start"], rule_name), _events(value["event"], rule_name)
     identity, article, text = (str(value[field]) for field in ("id", "article", "says"))
-    return Rule(identity, article, text, kind, start, event, period, longer)
+    return Rule(
+        id=identity,
+        article=article,
+        says=text,
+        kind=kind,
+        start=start,
+        event=event,
+        period=period,
+        longer=longer,
+    )
 
 
 def _longer(value: Mapping[str, Any], rule_name: str) -> Longer:

@@ -105,13 +105,13 @@ class TableRestore(Struct, frozen=True):
         ]
         refused = frozenset(name for record in earlier for name in record.refused())
         return TableRestore(
-            reader,
-            source,
-            tables,
-            request.workers,
-            request.progress,
-            selection,
-            views,
+            reader=reader,
+            source=source,
+            tables=tables,
+            workers=request.workers,
+            progress=request.progress,
+            selection=selection,
+            views=views,
             refused=refused,
             earlier=earlier,
             others=request.others,

@@ -223,14 +223,14 @@ class _Restore:
         if note := run.note():
             self._notes.append(note)
         outcome = RestoreOutcome(
-            self._source,
-            done.items + run.skipped,
-            done.size_bytes,
-            run.skipped,
-            (*plan.findings, *done.findings),
-            tuple(self._notes),
-            self._report.losses,
-            self._report.location,
+            source=self._source,
+            items=done.items + run.skipped,
+            size_bytes=done.size_bytes,
+            skipped_items=run.skipped,
+            findings=(*plan.findings, *done.findings),
+            notes=tuple(self._notes),
+            losses=self._report.losses,
+            report=self._report.location,
             left_out=(*run.left_out(), *done.refused, *self._lacking()),
             lost=self._report.lost,
         )

@@ -129,16 +129,16 @@ def read_table(connection: Connection, name: str) -> DestinationTable | None:
     is_versioned_silently = kind == "SYSTEM VERSIONED" and not {*_IMPLICIT} & {*names}
     extra = _IMPLICIT if is_versioned_silently and _has_implicit_times(connection, name) else ()
     return DestinationTable(
-        name,
-        (*names, *extra),
-        (*(column[1] for column in columns), *("timestamp(6)" for _ in extra)),
-        (*(column[2] for column in columns), *("" for _ in extra)),
-        frozenset(column[0] for column in columns if column[3] == "NO"),
-        key,
-        kind == _SEQUENCE,
-        engine,
-        _read_collations(connection),
-        connection.is_mariadb,
+        name=name,
+        columns=(*names, *extra),
+        types=(*(column[1] for column in columns), *("timestamp(6)" for _ in extra)),
+        charsets=(*(column[2] for column in columns), *("" for _ in extra)),
+        filled=frozenset(column[0] for column in columns if column[3] == "NO"),
+        key=key,
+        is_sequence=kind == _SEQUENCE,
+        engine=engine,
+        charset_of=_read_collations(connection),
+        is_mariadb=connection.is_mariadb,
     )
 
 

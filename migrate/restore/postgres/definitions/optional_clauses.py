@@ -197,7 +197,15 @@ def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -
     parameters = [_parameter(text) for text in re.findall(_PARAMETER, stored[1])] if stored else []
     more = [Clause(sql[stored.end() if stored else end : end + 1])]
     more += [_following(sql[start:stop]) for start, stop in pairwise([*(at + 1 for at in ends), len(sql)])]
-    return Statement(before, elements, b",", _partition_key(after), bare, parameters, more)
+    return Statement(
+        before=before,
+        elements=elements,
+        separator=b",",
+        after=_partition_key(after),
+        bare=bare,
+        parameters=parameters,
+        more=more,
+    )
 
 
 def _partition_key(after: bytes) -> Element:
