@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
 from exporters.sql.whole_parquet import whole_batches
 from migrate.bundle import layout
-from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.catalog import CatalogRow, did_you_mean
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.reader import BundleReader, check_hash
 from migrate.errors import DamageError, GoneError, UsageError
@@ -35,18 +36,16 @@ def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
     Raises ``GoneError`` where there is none, ``UsageError`` where there are several.
     """
     tables = reader.tables(source)
-    matches = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
+    matches = [row for row in tables if row.full_name == name] or [row for row in tables if row.name == name]
     if not matches:
-        raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls LOCATION shows them")
+        raise GoneError(
+            f"{source} has no table {name!r}",
+            next_step=f"{did_you_mean(name, tables)}moveout ls {shlex.quote(reader.store.location)} shows them",
+        )
     if len(matches) > 1:
-        names = ", ".join(full_name(row) for row in matches)
+        names = ", ".join(row.full_name for row in matches)
         raise UsageError(f"{name!r} may be {names}", next_step="write the schema, too")
     return matches[0]
-
-
-def full_name(row: CatalogRow) -> str:
-    """Return a table's name with its schema."""
-    return f"{row.schema}.{row.name}" if row.schema else row.name
 
 
 def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -> Iterator[dict[str, Any]]:

@@ -54,9 +54,23 @@ class CatalogRow(Struct, frozen=True):
         return self.schema, self.name
 
     @property
+    def full_name(self) -> str:
+        """The name with its schema, where it has one: ``shop.orders``."""
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
     def has_rows(self) -> bool:
         """Whether it holds rows, in Parquet parts; a bucket holds objects."""
         return self.kind != "bucket"
+
+
+def did_you_mean(name: str, tables: Iterable[CatalogRow]) -> str:
+    """Ask whether the table was meant whose name is most like one that no table has: a question and a space, or ""."""
+    from difflib import get_close_matches  # noqa: PLC0415  few names are misspelt
+
+    names = {word.lower(): row.full_name for row in tables for word in (row.name, row.full_name)}
+    close = get_close_matches(name.lower(), names, n=1)
+    return f"did you mean {names[close[0]]}? " if close else ""
 
 
 _CATALOG = CatalogRow.__struct_fields__

@@ -176,8 +176,7 @@ def _get_rows(
         )
     start, end = _parse_range(rows)
     tables = {
-        table_rows.full_name(table): table
-        for table in (table_rows.table_of(reader, source, name) for name in names)
+        table.full_name: table for table in (table_rows.table_of(reader, source, name) for name in names)
     }
     if to_stdout:
         found = chain(*(table_rows.rows(reader, table, start, end) for table in tables.values()))
@@ -213,13 +212,11 @@ def _table_names(reader: BundleReader, source: str, keys: Sequence[str]) -> list
     tables = reader.tables(source)
     names: list[str] = []
     for key in keys or ["*"]:
-        if not _has_wildcard(key) or any(key in {row.name, table_rows.full_name(row)} for row in tables):
+        if not _has_wildcard(key) or any(key in {row.name, row.full_name} for row in tables):
             names.append(key)
             continue
-        matching = (
-            row for row in tables if fnmatchcase(row.name, key) or fnmatchcase(table_rows.full_name(row), key)
-        )
-        names += map(table_rows.full_name, matching)
+        matching = (row for row in tables if fnmatchcase(row.name, key) or fnmatchcase(row.full_name, key))
+        names += [row.full_name for row in matching]
     return list(dict.fromkeys(names))
 
 

@@ -12,7 +12,7 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
-from migrate.browse import single_objects, table_rows
+from migrate.browse import single_objects
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -99,8 +99,7 @@ def ls_command(
     reader, rest = open_bundle(session, words or [], case)
     if source is None and not rest:
         matching_tables = [
-            (row.source, row.kind, table_rows.full_name(row), row.items, row.size_bytes)
-            for row in reader.catalog()
+            (row.source, row.kind, row.full_name, row.items, row.size_bytes) for row in reader.catalog()
         ]
         names = ("source", "kind", "name", "items", "size_bytes")
         lines = _aligned(
@@ -164,16 +163,13 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _is_selected(row: CatalogRow, globs: Sequence[str]) -> bool:
     """Tell whether a table matches, by its name with or without the schema."""
-    return any(fnmatchcase(name, glob) for glob in globs for name in (row.name, table_rows.full_name(row)))
+    return any(fnmatchcase(name, glob) for glob in globs for name in (row.name, row.full_name))
 
 
 def _list_tables(reader: BundleReader, name: str, globs: Sequence[str]) -> Listing:
     tables = [row for row in reader.catalog() if row.source == name]
     matching_tables = [row for row in tables if not globs or _is_selected(row, globs)]
-    shown = [
-        {"name": table_rows.full_name(row), "items": row.items, "digest": row.digest}
-        for row in matching_tables
-    ]
-    lines = [f"{things(row.items, 'row'):>19}  {plain(table_rows.full_name(row))}" for row in matching_tables]
+    shown = [{"name": row.full_name, "items": row.items, "digest": row.digest} for row in matching_tables]
+    lines = [f"{things(row.items, 'row'):>19}  {plain(row.full_name)}" for row in matching_tables]
     missing = [glob for glob in globs if not any(_is_selected(row, [glob]) for row in tables)]
     return Listing(reader.store.location, "tables", shown, lines, missing=missing)

@@ -9,7 +9,6 @@ from datetime import datetime
 from markupsafe import Markup
 
 from migrate.bundle import layout
-from migrate.bundle.catalog import CatalogRow
 from migrate.number_text import count_words, list_words
 from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Contents, Facts, SourceFacts, gather, most
 from migrate.report.render import get_template, render
@@ -41,7 +40,6 @@ def page(of: Facts) -> bytes:
         "commands": _commands(of.sources),
         "shown": _SHOWN,
         "layout": layout,
-        "label": _label,
         "table_bars": _table_bars,
         "prefix_bars": _prefix_bars,
         "missing": _missing,
@@ -69,12 +67,8 @@ def _to_deadline(of: Facts) -> Iterator[tuple[str, float]]:
             return
 
 
-def _label(row: CatalogRow) -> str:
-    return f"{row.schema}.{row.name}" if row.schema else row.name
-
-
 def _table_bars(source: SourceFacts) -> list[tuple[str, int]]:
-    sums: dict[str | None, int] = {_label(row): row.size_bytes for row in source.tables}
+    sums: dict[str | None, int] = {row.full_name: row.size_bytes for row in source.tables}
     return [(_OTHERS if label is None else label, size) for label, size in most(sums)]
 
 

@@ -74,7 +74,7 @@ def _retry(
     request.progress.note(
         f"{request.source}: tries again what an earlier restore left out: {list_words(list(map(subject_of, before)))}"
     )
-    only = [LEFT_OUT, *map(_word, retry.absent)]
+    only = [LEFT_OUT, *(row.full_name for row in retry.absent)]
     again = restorer.restore(replace(request, only=only, earlier=retry.records))
     notes = now_there(before, again.left_out)
     earlier = unique(*(record.notes for record in retry.records))
@@ -118,15 +118,17 @@ def _restore_missing(
     lacking = _lacking_tables(engine, request, [*own, *earlier])
     if lacking is None:
         raise refusal
-    words = [*map(_word, lacking.missing), *map(_word, lacking.empty)]
+    words = [row.full_name for row in (*lacking.missing, *lacking.empty)]
     note = f"it was restored while the bundle was incomplete; this adds {', '.join(words)}"
     request.progress.note(f"{source}: {note}")
     outcomes = []
     if lacking.missing:
-        only = list(map(_word, lacking.missing))
+        only = [row.full_name for row in lacking.missing]
         outcomes.append(restorer.restore(replace(request, only=only, earlier=earlier)))
     if lacking.empty:
-        outcomes.append(restorer.restore(replace(request, only=["data", *map(_word, lacking.empty)])))
+        outcomes.append(
+            restorer.restore(replace(request, only=["data", *(row.full_name for row in lacking.empty)]))
+        )
     records = finished_restores(reader, source, request.url, secrets=request.secrets)
     outcome = _joined(outcomes, items_there=lacking.items_there)
     return replace(
@@ -207,11 +209,6 @@ def _lacking_tables(
     if differing or others or not (missing or empty):
         return None
     return _Lacking(missing, empty, sum(row.items for row in present))
-
-
-def _word(row: CatalogRow) -> str:
-    """Return how ``only`` names a table."""
-    return f"{row.schema}.{row.name}" if row.schema else row.name
 
 
 def require_content(reader: BundleReader, source: str) -> None:

@@ -170,4 +170,4 @@ def _key(row: CatalogRow, name: object) -> str:
 
 
 def _label(row: CatalogRow) -> str:
-    return f"{row.source}: {row.schema}.{row.name}" if row.schema else f"{row.source}: {row.name}"
+    return f"{row.source}: {row.full_name}"

@@ -84,3 +84,11 @@ def test_no_damaged_byte_makes_tables_vanish():
         except DamageError as exc:
             vanished += "rows can be read" in exc.found
     assert vanished
+
+
+@pytest.mark.parametrize(
+    ("word", "question"),
+    [("publik.t0", "did you mean public.t0? "), ("T1", "did you mean public.t1? "), ("elsewhere", "")],
+)
+def test_the_table_that_was_meant_is_asked_for(word, question):
+    assert catalog.did_you_mean(word, list(rows("a", "b"))) == question

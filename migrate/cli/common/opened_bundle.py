@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from migrate.browse import single_objects, table_rows
+from migrate.browse import single_objects
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
@@ -57,7 +57,7 @@ def _named_bundle(context: typer.Context) -> BundleReader:
 
 def _tables(reader: BundleReader, source: str, begins: str) -> Iterator[str]:
     for row in reader.catalog():
-        name = table_rows.full_name(row)
+        name = row.full_name
         if row.source == source and row.has_rows and name.startswith(begins):
             yield name
 
@@ -116,7 +116,7 @@ def print_missing(session: Session, reader: BundleReader, source: str, words: Se
 
 
 def _is_item(reader: BundleReader, word: str) -> bool:
-    if any(word in {row.name, table_rows.full_name(row)} for row in reader.catalog() if row.has_rows):
+    if any(word in {row.name, row.full_name} for row in reader.catalog() if row.has_rows):
         return True
     buckets = (name for name in reader.sources if single_objects.is_bucket(reader, name))
     return any(any(single_objects.find(reader, name, ObjectQuery(keys={word}))) for name in buckets)
@@ -131,7 +131,7 @@ def source_name(reader: BundleReader, name: str | None, items: Sequence[str] = (
         return reader.info.source(name).name
     if len(known) > 1 and items:
         tables = [row for row in reader.catalog() if row.has_rows]
-        having = {row.source for row in tables if {row.name, table_rows.full_name(row)} & {*items}}
+        having = {row.source for row in tables if {row.name, row.full_name} & {*items}}
         having = having or {name for name in known if single_objects.is_bucket(reader, name)}
         known = list(having) if len(having) == 1 else known
     if len(known) != 1:

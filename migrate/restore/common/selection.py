@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.catalog import CatalogRow, did_you_mean
 from migrate.errors import NotEmptyError, UsageError
 from migrate.number_text import list_words
 
@@ -127,7 +127,10 @@ def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
             if word in {name, f"{schema}.{name}"}:
                 matches.setdefault((schema, name), []).append(row)
     if not matches:
-        raise UsageError(f"the bundle has no table {word}", next_step="moveout ls LOCATION lists the tables")
+        raise UsageError(
+            f"the bundle has no table {word}",
+            next_step=f"{did_you_mean(word, tables)}moveout ls LOCATION lists the tables",
+        )
     if len(matches) > 1:
         names = ", ".join(f"{schema}.{name}" for schema, name in sorted(matches))
         raise UsageError(f"{word} may be {names}", next_step="name the one that is meant with its schema")
