@@ -22,10 +22,10 @@ def seal(store):
     return seal_unasked(store, workers=1, progress=Silent())
 
 
-def stopped(store, *sources, at=layout.MANIFEST, times=1):
-    """Let an export die while it writes a file, or so many of them that are under way."""
+def stopped(store, *sources, at=layout.MANIFEST, nth=1):
+    """Let an export die while it writes a file, the ``nth`` of those that begin so; none that follows is written."""
     broken = Faulty(
-        store, FaultPlan(Fault("put", fail(GoneError("the disk went away")), prefix=at, times=times))
+        store, FaultPlan(Fault("put", fail(GoneError("the disk went away")), nth, times=99, prefix=at))
     )
     with pytest.raises(GoneError):
         export(sources, broken, workers=1, progress=Silent())
@@ -40,7 +40,7 @@ def test_where_every_source_was_finished_the_bundle_is_complete(store):
 
 
 def test_where_one_was_not_the_word_complete_is_refused(store):
-    stopped(store, Numbers(item_bytes=SMALL_BYTES), at="data/app/numbers/00000050.txt")
+    stopped(store, Numbers(item_bytes=SMALL_BYTES), at="data/app/numbers/", nth=6)
     done = seal(store)
     assert (done.complete, done.exit_code) == (False, 3)
     assert "not asked again by this seal" in str(done.sources[0].reasons)
@@ -65,7 +65,7 @@ def test_where_nothing_was_exported_nothing_is_sealed(store, tmp_path):
     for _ in range(2):
         with pytest.raises(UsageError, match="nothing was exported"):
             seal(store)
-        stopped(store, Numbers(), at="data/app/numbers/", times=99)
+        stopped(store, Numbers(), at="data/app/numbers/")
     assert call("seal", tmp_path / "location").code == 2
 
 

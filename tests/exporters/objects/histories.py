@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 from minio import Minio
 
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import Shop
+from tests.tools.raw_s3 import raw_request
 
 DAY = timedelta(days=1)
 
@@ -53,8 +55,8 @@ def _make_key(shop: Shop, number: int, versions: int, rng: random.Random, until:
 
 
 def read_history(server: S3Server, bucket: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Return what each key has been, oldest first: as the ``minio`` SDK sees it, which does not keep versions and
-    delete markers in their common order; their times do.
+    """Return what each key has been, oldest first: as the ``minio`` SDK sees it, in the order of MinIO's listing. The
+    SDK loses that order, since it reads versions before delete markers; their times may be the same millisecond.
     """
     client = Minio(
         urlsplit(server.endpoint).netloc,
@@ -63,14 +65,29 @@ def read_history(server: S3Server, bucket: str) -> dict[str, list[tuple[Any, ...
         secure=False,
         region="us-east-1",
     )
+    places = {version: place for place, version in enumerate(_listed_versions(server, bucket))}
     listed = list(client.list_objects(bucket, recursive=True, include_version=True))
-    listed.sort(key=lambda one: (one.object_name, one.last_modified))
+    listed.sort(key=lambda one: places[one.object_name, one.version_id], reverse=True)
     found: dict[str, list[tuple[Any, ...]]] = {}
     with ThreadPoolExecutor(4) as pool:
         seen = pool.map(lambda one: tuple(_seen(client, bucket, one)), listed)
         for one, row in zip(listed, seen, strict=True):
             found.setdefault(one.object_name, []).append(row)
     return found
+
+
+def _listed_versions(server: S3Server, bucket: str) -> Iterator[tuple[str, str]]:
+    """Yield the key and the version id of each version and delete marker, newest first, page by page."""
+    query = {"versions": ""}
+    while True:
+        root = ET.fromstring(raw_request(server, "GET", bucket, query=query).body)
+        for element in root:
+            if element.tag.endswith(("}Version", "}DeleteMarker")):
+                yield element.findtext("{*}Key") or "", element.findtext("{*}VersionId") or ""
+        if root.findtext("{*}IsTruncated") != "true":
+            return
+        query["key-marker"] = root.findtext("{*}NextKeyMarker") or ""
+        query["version-id-marker"] = root.findtext("{*}NextVersionIdMarker") or ""
 
 
 def _seen(client: Minio, bucket: str, one: Any) -> Iterator[Any]:
