@@ -21,6 +21,8 @@ CREATE TABLE wide (u LONGTEXT CHARACTER SET ucs2, l LONGTEXT CHARACTER SET latin
 INSERT INTO wide VALUES (REPEAT('ü''', {2 * UNIT}), REPEAT('ü''', {2 * UNIT})), (NULL, 'x'),
   (REPEAT(_ucs2 X'D800', {3 * UNIT}), NULL), (CONCAT(_ucs2 X'006E0680', _ucs2 X'D83D'), 'n'),
   (REPEAT(_ucs2 X'006E0680', {3 * UNIT}), NULL);
+CREATE TABLE isam (id INT PRIMARY KEY, b LONGBLOB) ENGINE = MyISAM;
+INSERT INTO isam VALUES (1, 'b'), (2, REPEAT('b', 5 * {UNIT})), (3, 'b');
 CREATE TABLE small (n INT);
 INSERT INTO small VALUES (1);
 """
@@ -73,6 +75,7 @@ def test_a_row_above_the_servers_limit_waits_for_it_and_all_other_tables_come(so
     assert {sentence.partition(" (")[0] for sentence in outcome.left_out} == {
         "rows of `plain`",
         "rows of `wide`",
+        "rows of `isam`",
     }
     [plain] = [sentence for sentence in outcome.left_out if "`plain`" in sentence]
     assert "`id` = 400, `id` = 800: a row takes 3," in plain
@@ -89,8 +92,10 @@ def test_a_row_that_no_server_takes_is_left_out_alone(bundle, other_mariadb, mon
     monkeypatch.setattr(insert_statements, "MOST_BYTES", 5 * UNIT)
     destination = other_mariadb.database()
     with global_settings(other_mariadb.url, max_allowed_packet=5 * UNIT):
-        outcome = restore_from(bundle, "app", destination, only=["plain"])
-    [left_out] = outcome.left_out
-    assert left_out.startswith("`plain`: 2 rows are left out: a row takes ")
-    assert left_out.endswith("no server takes more than 1,310,720")
+        outcome = restore_from(bundle, "app", destination, only=["plain", "isam"])
+    isam, plain = sorted(outcome.left_out)
+    assert isam.startswith("`isam`: 1 row is left out: a row takes ")
+    assert plain.startswith("`plain`: 2 rows are left out: a row takes ")
+    assert plain.endswith("no server takes more than 1,310,720")
     assert fetch(destination, "SELECT COUNT(*) FROM plain") == [(600,)]
+    assert fetch(destination, "SELECT id FROM isam ORDER BY id") == [(1,), (3,)]

@@ -153,17 +153,16 @@ class RowWriter:
                     raise
                 self._refused.append(part)
             except (DamageError, RowTooLargeError) as exc:
-                if isinstance(exc, RowTooLargeError) and exc.is_for_good:
-                    connection.run("ROLLBACK")
+                if not self._leave(connection, part, exc):
                     self._refused.append(part)
-                else:
-                    self._leave(connection, part, exc)
 
     def _leave(
         self, connection: DestinationConnection, part: PartFile, error: DamageError | RowTooLargeError
-    ) -> None:
-        """Write nothing of a part in this run. Raises the driver's errors."""
+    ) -> bool:
+        """Write nothing of a part in this run; tell whether a later run may write it. Raises the driver's errors."""
         connection.run("ROLLBACK")
+        if isinstance(error, RowTooLargeError) and error.is_for_good:
+            return False
         try:
             if isinstance(error, RowTooLargeError):
                 opened = self._open(connection, part)
@@ -173,12 +172,13 @@ class RowWriter:
                 self.damaged.append((part, error))
         except DamageError as exc:
             self.damaged.append((part, exc))
+        return True
 
     def _write_late(
         self, connection: DestinationConnection, table: CatalogRow, parts: Sequence[PartFile]
     ) -> None:
         """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
-        todo = list(parts)
+        todo = list(parts) if transactional(parts[0]) else self._emptied(connection, table)
         write = self._write
         while todo:
             with translated(todo[0]):
@@ -192,18 +192,26 @@ class RowWriter:
                         way = loosen(connection, table.name, exc)
                     if way is Relaxation.NONE:
                         write = self._write_singly
-                    if way is Relaxation.TABLE or (way is Relaxation.NONE and not transactional(todo[0])):
-                        todo = list(parts_of([table]))
-                        empty(connection, todo)
-                        self._write_momentary(connection, table)
+                    if way is Relaxation.TABLE or not transactional(todo[0]):
+                        todo = self._emptied(connection, table)
                 except (DamageError, RowTooLargeError) as exc:
-                    if isinstance(exc, RowTooLargeError) and exc.is_for_good:
-                        connection.run("ROLLBACK")
-                        write = self._write_singly
+                    if self._leave(connection, todo[0], exc):
+                        todo.pop(0)
                     else:
-                        self._leave(connection, todo.pop(0), exc)
+                        write = self._write_singly
+                        todo = todo if transactional(todo[0]) else self._emptied(connection, table)
                 else:
                     todo.pop(0)
+
+    def _emptied(self, connection: DestinationConnection, table: CatalogRow) -> list[PartFile]:
+        """Return the parts of a table to write once nothing of it is there: one without transactions keeps the rows
+        before the one that was refused.
+        """
+        left = [part for part, _ in (*self.damaged, *self.too_large)]
+        own = parts_of([table])
+        empty(connection, own)
+        self._write_momentary(connection, table)
+        return [part for part in own if part not in left]
 
     def _write(self, connection: DestinationConnection, part: PartFile) -> None:
         """Write a part, or nothing of it. Raises the driver's errors."""
