@@ -13,7 +13,7 @@ from tests.tools.waiting import eventually
 
 _SETTINGS = """
 [databases]
-* = host=127.0.0.1 port={target} user=postgres password={password}
+* = host=127.0.0.1 port={target} user={user} password={password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -36,7 +36,12 @@ class PgBouncer:
     """
 
     def __init__(
-        self, target: int, password: str, mode: str = "session", ignored: str = "extra_float_digits,options"
+        self,
+        target: int,
+        password: str,
+        mode: str = "session",
+        ignored: str = "extra_float_digits,options",
+        user: str = "postgres",
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             self.port: int = unused.getsockname()[1]
@@ -46,6 +51,7 @@ class PgBouncer:
         self._settings.write_text(
             _SETTINGS.format(
                 target=target,
+                user=user,
                 password=password,
                 port=self.port,
                 directory=self._directory,

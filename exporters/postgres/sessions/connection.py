@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import select
 import ssl
 import threading
@@ -35,6 +36,8 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceSilentError,
+    SourceUnreachableError,
     SourceUsageError,
 )
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, silent_error, sqlstate, translate
@@ -426,11 +429,12 @@ def _why_not(
         if isinstance(exc, asyncpg.InsufficientPrivilegeError) and error.pgconn:
             names = (error.pgconn.db, error.pgconn.user)
             database, role = (quote_name(name.decode(errors="replace")) for name in names)
-            refusal.next_step = f"as its owner or a superuser: GRANT CONNECT ON DATABASE {database} TO {role}"
+            grant = f"as its owner or a superuser: GRANT CONNECT ON DATABASE {database} TO {role}"
+            refusal.next_step = grant if exc.server_source_function == _ASKS_FOR_CONNECT else _HOOK_STEP
         return refusal
     except (*DRIVER_ERRORS, asyncpg.InterfaceError, RuntimeError) as exc:
         if (silence := silence_of(exc)) is not None:
-            return silent_error(error, address.url, silence)
+            return _unanswered(address, error, silence)
         if _REFUSES_TLS in str(exc):
             return _kept_out(address, error)
     message = str(error)
@@ -439,6 +443,25 @@ def _why_not(
     return translate(error, address.url)
 
 
+def _unanswered(address: PostgresAddress, error: psycopg.Error, kind: type[SourceSilentError]) -> SourceError:
+    """Return the error where the second login has had no answer; libpq may have had one."""
+    if not _OF_A_SERVER.search(str(error)):
+        return silent_error(error, address.url, kind)
+    return SourceUnreachableError(in_one_line(error), about=address.url, next_step=_POOLER_STEP)
+
+
+_ASKS_FOR_CONNECT = "CheckMyDatabase"
+"""The function of a server that asks for the right CONNECT (src/backend/utils/init/postinit.c)."""
+_HOOK_STEP = (
+    "code of the database refuses this role when it logs in (an event trigger ON login, or a module): let it in there,"
+    " or use a role that it lets in"
+)
+_OF_A_SERVER = re.compile(r": \w+:  ")
+"""How libpq begins what a server has answered: ``FATAL:  ``, in the server's language."""
+_POOLER_STEP = (
+    "a pooler answers for the server, which has not let it in: see the pooler's log, or give the URL of the server"
+    " itself"
+)
 _REFUSES_TLS = "rejected SSL upgrade"
 """asyncpg's words; its minor version is pinned."""
 

@@ -18,6 +18,7 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceSilentError,
     SourceSnapshotLostError,
     SourceUnreachableError,
     SourceUsageError,
@@ -29,6 +30,7 @@ from exporters.postgres.errors import translate
 from exporters.postgres.exporter import PostgresExporter
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.copy_feed import open_feed
+from exporters.postgres.sessions import connection
 from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -40,6 +42,7 @@ from migrate.storage.registry import open_location
 from tests.exporters.connections.test_open_connections import drop_what_comes
 from tests.exporters.postgres.databases import NoBuckets, as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from, restore_whole
+from tests.tools.pgbouncer import PgBouncer, program
 from tests.tools.waiting import eventually
 
 PIDFD_GETFD = 438
@@ -88,6 +91,31 @@ def test_a_database_that_the_role_may_not_connect_to_names_the_right_that_is_mis
     assert isinstance(error, SourceNotAllowedError)
     assert str(error).endswith(f'for database "{database}". User does not have CONNECT privilege.')
     assert error.next_step.endswith(f'GRANT CONNECT ON DATABASE "{database}" TO "outside"')
+
+
+def test_code_that_refuses_a_role_at_login_is_not_taken_for_a_missing_right(postgres, monkeypatch):
+    """As an event trigger ON login does from PostgreSQL 17 on."""
+    url = login(postgres, "outside")
+    run_sql(postgres.url, "ALTER ROLE outside SET local_preload_libraries = 'elsewhere/code'")
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    error = open_source(as_role(url, "outside"))
+    assert isinstance(error, SourceNotAllowedError)
+    assert 'access to library "elsewhere/code" is not allowed' in str(error)
+    assert error.next_step.startswith("code of the database refuses this role")
+
+
+def test_a_pooler_that_the_server_does_not_let_in_is_not_silent(postgres, monkeypatch):
+    """PgBouncer lets clients in before the server has let it in. It names the reason to them, and stays connected."""
+    if program() is None:
+        pytest.skip("NOT TESTED: PgBouncer is not on this machine")
+    url = login(postgres, "outside")
+    run_sql(postgres.url, f'REVOKE CONNECT ON DATABASE "{url.rpartition("/")[2]}" FROM PUBLIC')
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2)
+    with PgBouncer(postgres.port, postgres.password, user="outside") as pooler:
+        error = open_source(pooler.url(url))
+    assert isinstance(error, SourceUnreachableError)
+    assert not isinstance(error, SourceSilentError)
+    assert "permission denied for database" in str(error)
 
 
 def test_a_server_that_is_not_there_is_unreachable():

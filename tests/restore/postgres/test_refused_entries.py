@@ -103,7 +103,8 @@ def test_partitions_by_a_collation_that_the_destination_lacks_keep_their_rows(
         CREATE TABLE k (a text, b int) PARTITION BY RANGE (a COLLATE "only here");
         CREATE TABLE k_1 PARTITION OF k FOR VALUES FROM ('a') TO ('n');
         CREATE TABLE k_2 PARTITION OF k FOR VALUES FROM ('n') TO ('z');
-        INSERT INTO k VALUES ('m', 1), ('B', 2), ('p', 3); CREATE INDEX ON k (b)""",
+        CREATE TABLE k_3 PARTITION OF k FOR VALUES FROM ('z') TO ('zz');
+        INSERT INTO k VALUES ('m', 1), ('B', 2), ('p', 3), ('Za', 4); CREATE INDEX ON k (b)""",
     )
     assert export_database(url, tmp_path).complete
     reader = read_bundle(tmp_path)
@@ -113,13 +114,16 @@ def test_partitions_by_a_collation_that_the_destination_lacks_keep_their_rows(
         'collation "only here" of the partition key of TABLE public.fits',
         'collation "only here" of the partition key of TABLE public.k',
         "TABLE ATTACH public.k_1",
+        "TABLE ATTACH public.k_3",
         "INDEX ATTACH public.k_1_b_idx",
+        "INDEX ATTACH public.k_3_b_idx",
     ]
     assert differences(reader, destination) == []
     rows = "SELECT a, tableoid::regclass::text FROM {} ORDER BY 1"
     assert fetch(destination, rows.format("fits")) == [("M", "fits_1")]
     assert fetch(destination, rows.format("k")) == [("p", "k_2")]
     assert fetch(destination, rows.format("k_1")) == [("B", "k_1"), ("m", "k_1")]
+    assert fetch(destination, rows.format("k_3")) == [("Za", "k_3")]
 
 
 def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgres, tmp_path, monkeypatch):
