@@ -58,8 +58,20 @@ def waking_socket(url: str, owner: Owner, file_number: Callable[[Owner], int]) -
 
 def shut_socket(number: int) -> None:
     """Shut a socket by the number of its file: whoever waits for it gets the end of what was sent."""
-    with socket.socket(fileno=os.dup(number)) as other:
+    with _duplicate(number) as other:
         other.shutdown(socket.SHUT_RDWR)
+
+
+def _duplicate(number: int) -> socket.socket:
+    """Return the socket of a file's number once more. The connection may be closed by now, and its number be that of
+    another file: raises ``OSError`` where that is no socket, and keeps nothing of it open, such as a lock.
+    """
+    duplicate = os.dup(number)
+    try:
+        return socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        raise
 
 
 def keep_alive(number: int) -> None:
@@ -67,7 +79,7 @@ def keep_alive(number: int) -> None:
     however busy the server is. Whoever forwards its packets forgets it otherwise, within minutes: a snapshot would be
     lost, or an answer be waited for for ever. A network that is away for hours ends none.
     """
-    with socket.socket(fileno=os.dup(number)) as other, suppress(OSError):  # a local socket has none of that
+    with _duplicate(number) as other, suppress(OSError):  # a local socket has none of that
         other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEP_ALIVE.items():
             if (known := getattr(socket, option, None)) is not None:
@@ -126,7 +138,7 @@ def _meant_sockets(is_meant: Callable[[str], bool]) -> list[tuple[Any, int]]:
 
 def _send_sign(number: int) -> None:
     """Have the system send something on an idle connection at once, as it does where the time for it is set anew."""
-    with suppress(OSError, AttributeError), socket.socket(fileno=os.dup(number)) as other:
+    with suppress(OSError, AttributeError), _duplicate(number) as other:
         seconds = other.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
         other.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
 
@@ -136,7 +148,7 @@ def _unheard_seconds(number: int) -> tuple[float, float]:
     without an answer what was sent is sent again; zeros where no sign is, or the system does not say so.
     """
     try:
-        with socket.socket(fileno=os.dup(number)) as other:
+        with _duplicate(number) as other:
             info = _TCP_INFO.unpack(other.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
     except (OSError, AttributeError, struct.error):
         return 0.0, 0.0

@@ -1,6 +1,7 @@
 """Whoever waits for an answer of a database server is woken from outside, and others are not."""
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 
 from exporters.connections import open_connections
-from exporters.connections.open_connections import hang_up, hang_up_lost
+from exporters.connections.open_connections import hang_up, hang_up_lost, is_any_unheard, waking_socket
 from exporters.errors import SourceError
 from exporters.mysql import connection as mysql
 from exporters.mysql.errors import DRIVER_ERRORS as MYSQL_ERRORS
@@ -123,6 +124,18 @@ def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(r
         assert isinstance(dropped.exception(), (*MYSQL_ERRORS, *POSTGRES_ERRORS, SourceError))
         assert time.monotonic() > begun + 3
         assert not waiting.done()
+
+
+def test_a_lock_is_free_once_its_file_is_closed_whose_number_was_that_of_a_connection(tmp_path):
+    """An export waited for its own lock without end: a connection had been closed while others asked for its state."""
+    url = "postgresql://closed"
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waking_socket(url, file, lambda each: each.fileno())
+        for ask in (is_any_unheard, hang_up_lost, hang_up):
+            ask(url.__eq__)
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sent_again_after(number):
