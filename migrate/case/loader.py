@@ -207,7 +207,9 @@ class _Reader:
 
     def _check_section(self, section: str, content: Any) -> None:
         if section not in _SECTIONS:
-            self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
+            if isinstance(content, dict | list):
+                self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
+            self._fail(f"{section!r} stands in no section{_place_of(section) or _suggest(section, _SECTIONS)}")
         expected = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
         tables = content if section in _LISTS else [content]
         known = _SECTIONS[section] + (registry.secret_names() if section in _WITH_SECRETS else ())
@@ -217,7 +219,7 @@ class _Reader:
             section_name = f"[[{section}]] number {position}" if section in _LISTS else f"[{section}]"
             for key in table:
                 if key not in known:
-                    self._fail(f"{section_name} has no {key!r}{_suggest(key, known)}")
+                    self._fail(f"{section_name} has no {key!r}{_place_of(key) or _suggest(key, known)}")
 
     def _text(
         self, table: Mapping[str, Any], key: str, section_name: str, *, default: str | None = None
@@ -471,6 +473,14 @@ def _names_host(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0 and _NO_URL.search(url) is None
     except ValueError:  # what stands for the port is no number: perhaps a part of a password
         return False
+
+
+def _place_of(key: str) -> str:
+    """Return which section a key belongs in, as the end of a sentence; "" where none has it, or several have."""
+    holders = [section for section, keys in _SECTIONS.items() if key in keys]
+    if len(holders) != 1:
+        return ""
+    return f"; it belongs in {'[[%s]]' if holders[0] in _LISTS else '[%s]'}" % holders[0]
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -88,6 +88,9 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
         ("[case\n", "is not TOML"),
         ("[case]\nname = 'a'\ndeadline = 2026-12-02 18:00\n", r"is not TOML: .* line 3.*, at 'deadline'"),
         ("[sources]\n", "did you mean 'source'"),
+        ("deadline = '30h'\n", r"'deadline' stands in no section; it belongs in \[case\]"),
+        ("[bundle]\nworkers = 2\n", r"\[bundle\] has no 'workers'; it belongs in \[limits\]"),
+        ("[bundle]\nurl = 'b'\n", "no 'url'; it may hold location"),
         (
             "[[source]]\nname='a'\nurl='postgresql://old/a'\n[[destination]]\nfrom='postgresql://odl'\nto=''\n",
             "postgresql://odl is the server of no",
