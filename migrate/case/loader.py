@@ -209,7 +209,9 @@ class _Reader:
         if section not in _SECTIONS:
             if isinstance(content, dict | list):
                 self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
-            self._fail(f"{section!r} stands in no section{_place_of(section) or _suggest(section, _SECTIONS)}")
+            self._fail(
+                f"{section!r} stands in no section{_place_of(section) or _suggest(section, _SECTIONS)}"
+            )
         expected = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
         tables = content if section in _LISTS else [content]
         known = _SECTIONS[section] + (registry.secret_names() if section in _WITH_SECRETS else ())

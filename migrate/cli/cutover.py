@@ -194,10 +194,12 @@ class TakenBack(Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """Return the code of why a database is still held; 3 where something could not be read."""
+        """Return the code of why a database is still held; 3 where something could not be read, or is at the new side
+        only.
+        """
         for error in self.still_held.values():
             return error.exit_code
-        return IncompleteError.exit_code if self.notes else OK
+        return IncompleteError.exit_code if self.notes or any(self.written.values()) else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return what was written at the new side since, and what was undone."""
@@ -233,6 +235,10 @@ class TakenBack(Struct, frozen=True):
             )
         else:
             console.print("The old side may be written to again")
+        if any(self.written.values()):
+            console.print(
+                "→ the old side lacks what was written at the new one: bring it over before it is used"
+            )
 
 
 @verb(

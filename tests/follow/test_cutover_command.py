@@ -103,7 +103,9 @@ def test_what_is_held_is_released_by_undo_which_names_what_was_written_since(mov
     assert (mode("old"), "app: " in held.err) == ("444", True)
     assert call(*CUTOVER, "--json").json["result"]["undo"] == "moveout-cutover.json"
     move("new", "INSERT INTO u VALUES (7)")
-    undone = call(*CUTOVER, "--undo", "--json").json["result"]
+    ended = call(*CUTOVER, "--undo", "--json")
+    undone = ended.json["result"]
+    assert ended.code == 3, "the old side lacks the row"
     assert (undone["switched_at"], len(undone["undone"])) == (held.json["result"]["switched_at"], 1)
     (table,) = undone["written_since"]["app"]
     assert (table["key"], table["expected"], table["found"]) == ("main.u", "0", "1")
@@ -522,12 +524,17 @@ def test_the_exit_code_says_whether_the_switch_was_made(more, bucket, is_switche
 
 def test_what_was_taken_back_is_drawn(drawn):
     written = {"app": [Finding("u", "was written to since", "2", "3")], "shop": []}
-    lines = drawn(TakenBack("now", written, ["made writable"], ["look at the bucket"]))
+    back = TakenBack("now", written, ["made writable"], ["look at the bucket"])
+    lines = drawn(back)
     assert lines[0] == "done: made writable"
     assert "app: written at the new side since now:" in lines
     assert any("u" in line and "was written to since" in line for line in lines)
-    assert lines[-3:] == [
+    assert lines[-4:-1] == [
         "shop: nothing was written at the new side since now",
         "! look at the bucket",
         "The old side may be written to again",
     ]
+    assert lines[-1].startswith("→ the old side lacks")
+    unwritten = replace(back, written={"shop": []}, notes=[])
+    assert (unwritten.exit_code, replace(unwritten, written=written).exit_code) == (0, 3)
+    assert drawn(unwritten)[-1] == "The old side may be written to again"

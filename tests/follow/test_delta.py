@@ -166,7 +166,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert engine.fetch(new, "SELECT * FROM quiet") == [(7,)]
     engine.run_sql(new, "INSERT INTO quiet VALUES (9)")
     undone = call("cutover", *case, "--undo", "--json")
-    assert undone.code == 0, undone
+    assert undone.code == 3, undone
     (table,) = undone.json["result"]["written_since"]["app"]
     assert ("quiet" in table["key"], table["expected"], table["found"]) == (True, "1", "2")
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
