@@ -104,40 +104,37 @@ class EngineContract(ExporterContract):
         )
         return [*compare_source(request).findings, *missing_from(reader, SOURCE, records)]
 
-    def test_parquet_has_the_rows_that_were_exported(self) -> None:
-        """The part reader finds rows and digests of the catalog, of every table."""
-        with self._bundle() as reader:
-            verified = verify(reader.store, Level.FULL, workers=self.workers, progress=Silent())
-            assert verified.findings == []
-            tables = [row for row in reader.catalog() if row.has_rows]
-            assert [(table.name, table.rows, table.digest) for table in verified.tables] == [
-                (table.name, table.items, table.digest) for table in tables
-            ]
-            assert any(table.items for table in tables), "the contract needs data"
-
-    def test_a_restored_database_has_the_rows_of_the_source(self) -> None:
-        """Digests of the source, the bundle and the destination are the same, and so says ``verify --against``."""
+    def test_a_bundle_has_the_rows_of_the_source_and_brings_them_to_a_destination(self) -> None:
+        """Parquet has rows and digests of the catalog, of every table. Digests of the source, the bundle and the
+        destination are the same, and so says ``verify --against``. A restore that is repeated says so, and writes
+        nothing.
+        """
         url = self.new_destination()
         with self._bundle() as reader:
+            self._has_all_rows(reader)
             outcome = self._restore(reader, url)
             assert (outcome.findings, outcome.left_out) == ((), ())
             assert outcome.items == sum(row.items for row in reader.catalog())
             assert self._differences(reader, url) == []
-            assert self._live(url) == self._live(self.url)
+            restored = self._live(url)
+            assert restored == self._live(self.url)
             digests = {row.key: row.digest for row in reader.catalog() if row.has_rows}
-            assert {name: to_hex(digest.digest) for name, digest in self._live(url).items()} == digests
+            assert {name: to_hex(digest.digest) for name, digest in restored.items()} == digests
+            again = self._restore(reader, url)
+            assert (again.findings, again.left_out, again.items) == ((), (), outcome.items)
+            assert (again.size_bytes, again.skipped_items) == (0, again.items)
+            assert self._live(url) == restored
             self.alter(url)
             assert self._differences(reader, url)
 
-    def test_a_restore_that_is_repeated_changes_nothing(self) -> None:
-        """It says so, and writes nothing."""
-        url = self.new_destination()
-        with self._bundle() as reader:
-            first, before = self._restore(reader, url), self._live(url)
-            again = self._restore(reader, url)
-        assert (again.findings, again.left_out, again.items) == ((), (), first.items)
-        assert (again.size_bytes, again.skipped_items) == (0, again.items)
-        assert self._live(url) == before
+    def _has_all_rows(self, reader: BundleReader) -> None:
+        verified = verify(reader.store, Level.FULL, workers=self.workers, progress=Silent())
+        assert verified.findings == []
+        tables = [row for row in reader.catalog() if row.has_rows]
+        assert [(table.name, table.rows, table.digest) for table in verified.tables] == [
+            (table.name, table.items, table.digest) for table in tables
+        ]
+        assert any(table.items for table in tables), "the contract needs data"
 
     def test_a_destination_with_something_else_is_refused(self) -> None:
         """It is left as it was."""
@@ -157,17 +154,19 @@ class EngineContract(ExporterContract):
         """The same restore again restores the rest. Until then ``verify --against`` does not call it equal."""
         url = self.new_destination()
         with self._bundle() as reader:
-            words = [sys.executable, "-m", __name__, reader.store.location, url]
-            words.append(json.dumps(dict(self.secret_references)))
-            path = os.pathsep.join(filter(None, sys.path))
-            ended = subprocess.run(
-                words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+            assert self._end_half_way(reader.store.location, url) == -signal.SIGKILL, (
+                "the restore was not killed"
             )
-            assert ended.returncode == -signal.SIGKILL, f"the restore was not killed: {ended.stderr}"
             assert self._differences(reader, url)
             assert self._restore(reader, url).findings == ()
             assert self._differences(reader, url) == []
             assert self._live(url) == self._live(self.url)
+
+    def _end_half_way(self, location: str, url: str) -> int | None:
+        """Restore in another process until it is killed; return the status that it ends with."""
+        words = [sys.executable, "-m", __name__, location, url, json.dumps(dict(self.secret_references))]
+        path = os.pathsep.join(filter(None, sys.path))
+        return subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
 
 class _Killing(Silent):
@@ -194,7 +193,8 @@ def _endpoint(url: str, references: Mapping[str, str]) -> Endpoint:
     return Endpoint(url, {name: Secret(reference) for name, reference in references.items()})
 
 
-def _restore_until_killed(location: str, url: str, references: str) -> None:
+def restore_until_killed(location: str, url: str, references: str) -> None:
+    """Kill this process half-way through a restore. ``references``: ``secret_references`` as JSON."""
     progress: Progress = _Killing()
     secrets = _endpoint(url, json.loads(references)).reveal()
     reader = BundleReader(open_location(str(Path(location))))
@@ -202,4 +202,4 @@ def _restore_until_killed(location: str, url: str, references: str) -> None:
 
 
 if __name__ == "__main__":
-    _restore_until_killed(*sys.argv[1:])
+    restore_until_killed(*sys.argv[1:])

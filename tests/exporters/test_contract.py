@@ -27,7 +27,8 @@ from migrate.custody.source_holds.source_hold import open_hold
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.testing import EngineContract
+from migrate.testing import EngineContract, restore_until_killed
+from tests.export.victims import run
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
 from tests.exporters.sqlite import databases as sqlite
@@ -67,6 +68,12 @@ class TestPostgres(EngineContract):
 
     def alter(self, url):
         self.sql(url, "UPDATE big SET text = 'altered' WHERE n = 7")
+
+    def _end_half_way(self, location, url):
+        """In a process that need not import all of it anew."""
+        victim = run(restore_until_killed, location, url, json.dumps(dict(self.secret_references)))
+        victim.join(120)
+        return victim.exitcode
 
 
 class TestMariadb(TestPostgres):
