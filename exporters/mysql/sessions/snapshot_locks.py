@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,16 +17,20 @@ from msgspec import Struct
 
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.errors import is_about_the_thing, message_of, number_of
+from exporters.mysql.errors import LOCK_TIMEOUT, is_about_the_thing, message_of, number_of
 
 GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION, NO_LOCK = "global read lock", "table locks", "one session", "no lock"
-LOCK_SECONDS = 30
-"""How long a lock may wait for running statements; others wait behind it meanwhile."""
+_WAITS_SECONDS = (2, 2, 2, 2, 30)
+"""How long each try of a lock may wait for running statements; others wait behind it meanwhile. A running statement may
+wait for a row of a transaction that waits behind the lock. No server sees that, so the first tries are short.
+"""
+_PAUSE_SECONDS = 0.2
+"""For those who waited behind the lock."""
 IDLE_SECONDS = 60
 """How long the session that holds a lock may send nothing: then the server ends it, for this machine may be gone. It
 reads no rows, so it is never slow. Sessions that read may be: see ``PINNED`` in ``connection``.
 """
-_NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}
+_NOT_NOW = {LOCK_TIMEOUT, 1044, 1142, 1227, 1045, 1290, 1146, 3989}
 """A lock that was not granted in time, or not at all."""
 _DENIED = {1142, 1143, 1044}
 _TOUCHED_TOGETHER = 50
@@ -48,7 +53,7 @@ def snapshot_lock(address: MysqlAddress, tables: Sequence[MysqlTable]) -> Iterat
     """
     locker, refusals, name = connect(address), list[str](), ONE_SESSION
     try:
-        locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}, SESSION wait_timeout = {IDLE_SECONDS}")
+        locker.run(f"SET SESSION wait_timeout = {IDLE_SECONDS}")
         for lock, statement in _locks(locker, tables):
             refused = _try(locker, statement)
             if not refused:
@@ -72,13 +77,21 @@ def _locks(locker: Connection, tables: Sequence[MysqlTable]) -> Iterator[tuple[s
 
 def _try(connection: Connection, statement: str) -> str:
     """Run a statement; return why not, if it may not be."""
-    try:
-        connection.run(statement)
-    except pymysql.Error as exc:
-        if number_of(exc) not in _NOT_NOW:
-            raise
-        return message_of(exc)
-    return ""
+    for seconds in _WAITS_SECONDS:
+        connection.run(f"SET SESSION lock_wait_timeout = {seconds}")
+        try:
+            connection.run(statement)
+        except pymysql.Error as exc:
+            if number_of(exc) not in _NOT_NOW:
+                raise
+            refusal = message_of(exc)
+            if number_of(exc) != LOCK_TIMEOUT:
+                break
+        else:
+            return ""
+        time.sleep(_PAUSE_SECONDS)
+    connection.run(f"SET SESSION lock_wait_timeout = {_WAITS_SECONDS[-1]}")
+    return refusal
 
 
 def unreadable_tables(holder: Connection, tables: Sequence[MysqlTable]) -> dict[str, str]:

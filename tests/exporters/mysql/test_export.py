@@ -5,6 +5,7 @@ import secrets
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from decimal import Decimal
 from pathlib import Path
@@ -162,6 +163,30 @@ def test_the_server_drops_a_lock_whose_holder_says_nothing_and_the_snapshot_fail
     assert 0.5 < time.monotonic() - begun < 30
     with pytest.raises(DRIVER_ERRORS):
         stack.close()
+
+
+@pytest.mark.parametrize("kind", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
+def test_a_lock_lets_those_pass_who_wait_behind_it_and_for_whom_it_waits(kind, request):
+    """A statement runs that waits for a row; who has changed the row goes on only once the lock no longer waits."""
+    url = request.getfixturevalue(kind).database()
+    run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY, v INT); INSERT INTO t VALUES (1, 0)")
+
+    def add_a_row_behind_the_lock(writer):
+        eventually(lambda: fetch(url, "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'FLUSH%'"))
+        writer.query("INSERT INTO t VALUES (2, 0)")
+        writer.commit()
+
+    with closing(open_database(url)) as writer, ThreadPoolExecutor() as pool:
+        writer.begin()
+        writer.query("UPDATE t SET v = 1 WHERE id = 1")
+        running = pool.submit(run_sql, url, "UPDATE t SET v = 2 WHERE id = 1")
+        eventually(lambda: fetch(url, "SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"))
+        behind = pool.submit(add_a_row_behind_the_lock, writer)
+        with snapshot_locks.snapshot_lock(parse_url(url), ()) as lock:
+            assert (lock.name, lock.refusals) == (snapshot_locks.GLOBAL_LOCK, [])
+        running.result()
+        behind.result()
+    assert fetch(url, "SELECT id, v FROM t ORDER BY id") == [(1, 2), (2, 0)]
 
 
 @pytest.mark.parametrize(
