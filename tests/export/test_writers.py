@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
 
 import psycopg
 import pyarrow.parquet as pq
@@ -26,9 +25,8 @@ from tests.tools.bundles import read_bundle
 
 ACCOUNTS, START = 200, 1000
 WRITERS = 16
-RUNS = 1
 PAUSE_SECONDS = 0.005
-MANY = int(os.environ.get("MOVEOUT_RUNS", "100"))
+MANY = int(os.environ.get("MOVEOUT_RUNS", "40"))
 TABLES = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL, pad char(200) NOT NULL)",
     "CREATE TABLE log (writer int, number int, source int, destination int, amount int, PRIMARY KEY (writer, number))",
@@ -166,34 +164,31 @@ def check(reader, before, after):
         assert before[writer] <= len(numbers) <= after[writer] + 1
 
 
-def move_money(engine, server, location, monkeypatch, runs):
+def move_money(engine, server, location, monkeypatch):
+    """Export a fresh database: the log grows all the time, and each further export of it would take longer."""
     for plan in (postgres_plan, mysql_plan):
         monkeypatch.setattr(plan, "CHUNK_BYTES", 16 * 2**10)
     url = server.database()
-    with ExitStack() as stack:
-        for statement in TABLES:
-            engine.run(url, statement)
-        values = ", ".join(f"({n}, {START}, 'x')" for n in range(ACCOUNTS))
-        engine.run(url, f"INSERT INTO accounts VALUES {values}")
-        writers = stack.enter_context(Writers(engine, url))
-        for number in range(runs):
-            before = Counter(writers.acknowledged)
-            outcome = engine.export(url, location / str(number))
-            assert outcome.complete, outcome.sources
-            check(read_bundle(location / str(number)), before, Counter(writers.acknowledged))
+    for statement in TABLES:
+        engine.run(url, statement)
+    values = ", ".join(f"({n}, {START}, 'x')" for n in range(ACCOUNTS))
+    engine.run(url, f"INSERT INTO accounts VALUES {values}")
+    with Writers(engine, url) as writers:
+        before = Counter(writers.acknowledged)
+        outcome = engine.export(url, location)
+        assert outcome.complete, outcome.sources
+        check(read_bundle(location), before, Counter(writers.acknowledged))
     assert not writers.errors
     assert sum(writers.acknowledged.values()) > WRITERS * 2
 
 
 @pytest.mark.parametrize("kind", ["postgres", pytest.param("mariadb", marks=pytest.mark.torture)])
 def test_the_money_is_all_there_while_it_moves(kind, request, tmp_path, monkeypatch):
-    move_money(ENGINES[kind], request.getfixturevalue(kind), tmp_path, monkeypatch, RUNS)
+    move_money(ENGINES[kind], request.getfixturevalue(kind), tmp_path / "bundle", monkeypatch)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("kind", ENGINES)
-def test_the_money_is_all_there_a_hundred_times(kind, request, tmp_path, monkeypatch):
-    for round_number in range(-(-MANY // 10)):
-        move_money(
-            ENGINES[kind], request.getfixturevalue(kind), tmp_path / str(round_number), monkeypatch, 10
-        )
+def test_the_money_is_all_there_many_times(kind, request, tmp_path, monkeypatch):
+    for number in range(MANY):
+        move_money(ENGINES[kind], request.getfixturevalue(kind), tmp_path / str(number), monkeypatch)

@@ -172,7 +172,9 @@ def test_a_lock_lets_those_pass_who_wait_behind_it_and_for_whom_it_waits(kind, r
     run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY, v INT); INSERT INTO t VALUES (1, 0)")
 
     def add_a_row_behind_the_lock(writer):
-        eventually(lambda: fetch(url, "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'FLUSH%'"))
+        eventually(
+            lambda: fetch(url, "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'FLUSH%'")
+        )
         writer.query("INSERT INTO t VALUES (2, 0)")
         writer.commit()
 
@@ -180,7 +182,9 @@ def test_a_lock_lets_those_pass_who_wait_behind_it_and_for_whom_it_waits(kind, r
         writer.begin()
         writer.query("UPDATE t SET v = 1 WHERE id = 1")
         running = pool.submit(run_sql, url, "UPDATE t SET v = 2 WHERE id = 1")
-        eventually(lambda: fetch(url, "SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"))
+        eventually(
+            lambda: fetch(url, "SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'")
+        )
         behind = pool.submit(add_a_row_behind_the_lock, writer)
         with snapshot_locks.snapshot_lock(parse_url(url), ()) as lock:
             assert (lock.name, lock.refusals) == (snapshot_locks.GLOBAL_LOCK, [])
