@@ -336,7 +336,7 @@ ROWS = (
             ),
             _long_tests("exports of buckets", "exporters/objects", "export"),
             _long_tests("transfers", "transfer", "test_damage.py"),
-            _long_tests("restores", "restore"),
+            _long_tests("restores", "restore", "verify", "bundle"),
             _long_tests("changes", "changes", "follow"),
             _long_tests("syncs", "sync"),
             _long_tests("custody", "custody", "discover", "doctor"),

@@ -70,15 +70,16 @@ def test_a_catalog_with_other_values_is_damage_of_that_file(change):
         catalog.read_catalog(changed, "catalog")
 
 
-def test_no_damaged_byte_makes_tables_vanish():
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.torture)], ids=["some", "all"])
+def test_no_damaged_byte_makes_tables_vanish(step):
     """Where the header of a page is damaged, Arrow may return no rows, and no error: a restore would then restore
     nothing, and call it done.
     """
     file = BytesIO()
     catalog.write_catalog(file, rows("data/app/tables/1", "data/app/tables/2"))
     whole, vanished = file.getvalue(), 0
-    for at, byte in enumerate(whole):
-        damaged = BytesIO(whole[:at] + bytes([byte ^ 0x55]) + whole[at + 1 :])
+    for at in range(0, len(whole), step):
+        damaged = BytesIO(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
             assert len(catalog.read_catalog(damaged, "catalog")) == 2, at
         except DamageError as exc:

@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from migrate.bundle.commit_records import record_ids
 from migrate.storage.registry import open_location
-from scripts.dask_cluster import DaskCluster
+from scripts.dask_cluster import DaskCluster, kill
 from scripts.servers import S3Server
 from tests.cli.conftest import MOVEOUT, Ended
 from tests.tools.clients import boto_client
@@ -48,14 +49,29 @@ class Pair:
 
 @pytest.fixture(scope="package")
 def two_workers(servers, tmp_path_factory) -> Iterator[DaskCluster]:
-    """To start a worker takes longer than what most tests have for it. They end with the tests of this directory: a
-    scheduler and workers without work use as much of the processor as a server under load.
+    """To start a worker takes longer than what most tests have for it; the scheduler is within this process. They end
+    with the tests of this directory: without work they use as much of the processor as a server under load.
     """
-    with DaskCluster(tmp_path_factory.mktemp("dask"), environment=servers.environment) as running:
-        running.join()
-        running.join()
-        running.wait()
-        yield running
+    import dask
+    from distributed import LocalCluster  # a second, which each process that collects the tests would spend
+
+    calm = {"distributed.admin.tick.interval": "1s", "distributed.admin.system-monitor.interval": "5s"}
+    running = DaskCluster(tmp_path_factory.mktemp("dask"), environment=servers.environment)
+    with (
+        dask.config.set(calm),
+        LocalCluster(
+            n_workers=0, processes=False, dashboard_address=":0", protocol="tcp", host=running.host
+        ) as made,
+    ):
+        running.port = urlsplit(made.scheduler_address).port
+        try:
+            running.join()
+            running.join()
+            running.wait()
+            yield running
+        finally:
+            for worker in running.workers:
+                kill(worker)
 
 
 @pytest.fixture

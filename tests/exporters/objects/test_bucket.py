@@ -20,6 +20,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.http.client import HttpClient
+from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata.bucket_configuration import read_configuration
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
@@ -98,9 +99,12 @@ def test_the_order_is_that_of_the_listing_whatever_the_sizes(shop: Shop) -> None
     assert [one.body[0] for one in fetched] == list(range(60))
 
 
-def test_listing_goes_over_many_pages_and_starts_anywhere(minio: S3Server, make_shop: MakeShop) -> None:
+def test_listing_goes_over_many_pages_and_starts_anywhere(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_KEYS", 100)
     shop = make_shop(minio)
-    keys = [f"k{number:05d}" for number in range(2_100)]
+    keys = [f"k{number:05d}" for number in range(210)]
     destination = open_destination_bucket(shop.url)
     assert all(
         not one.error
@@ -108,7 +112,7 @@ def test_listing_goes_over_many_pages_and_starts_anywhere(minio: S3Server, make_
     )
     bucket = open_bucket(shop.url)
     assert [one.key for one in bucket.list()] == keys
-    assert [one.key for one in bucket.list(start_after=keys[1500])] == keys[1501:]
+    assert [one.key for one in bucket.list(start_after=keys[150])] == keys[151:]
 
 
 def test_an_object_that_changed_or_vanished_is_its_own_error(shop: Shop) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.objects import pax_headers
@@ -44,6 +44,7 @@ def test_gnu_tar_reads_what_was_written() -> None:
     assert listed.stderr == b""
 
 
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=300), st.binary(max_size=2000)), max_size=8))
 def test_any_key_has_a_member_with_its_bytes(objects: list[tuple[str, bytes]]) -> None:
     members = [(pax_headers.member_name(key), body) for key, body in objects]

@@ -14,8 +14,8 @@ from migrate.restore.postgres.restore_state import PostgresState, begin_state
 from migrate.restore.postgres.rows import copy_binary
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, PreparedParts
-from tests.exporters.postgres.databases import fetch, run_sql
-from tests.tools.bundles import restore_from
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 TYPES = {
     "a": ("bool", ["true", "false"]),
@@ -139,8 +139,17 @@ def sent(monkeypatch):
     return seen
 
 
-def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
-    url, reader = exported(rows_of_all_types())
+@pytest.fixture(scope="module")
+def every_type(postgres, tmp_path_factory):
+    """A database with rows of all types, and a reader of its bundle."""
+    url, location = postgres.database(), tmp_path_factory.mktemp("every-type") / "bundle"
+    run_sql(url, rows_of_all_types())
+    assert export_database(url, location).complete
+    return url, read_bundle(location)
+
+
+def test_every_type_comes_back_as_it_was(every_type, other_postgres, sent):
+    url, reader = every_type
     destination = other_postgres.database()
     outcome = restore_from(reader, "app", destination, workers=2)
     assert outcome.findings == ()
@@ -155,8 +164,8 @@ def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
 
 
 @pytest.mark.skipif(_rows.core is None, reason="NOT TESTED: the compiled core is not built here")
-def test_the_core_makes_the_same_bytes_of_every_type(exported, monkeypatch):
-    _, reader = exported(rows_of_all_types())
+def test_the_core_makes_the_same_bytes_of_every_type(every_type, monkeypatch):
+    _, reader = every_type
     parts = parts_of(reader.tables("app"))
     made = {part.table.name: bytes_of(reader, part) for part in parts}
     monkeypatch.setattr(_rows, "core", None)
