@@ -140,7 +140,7 @@ class _FileScheduling(LoadFileScheduling):
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process ends long after the others."""
     config.stash[LONG_TESTS] = [item.nodeid for item in items if item.get_closest_marker("torture")]
-    items.sort(key=lambda item: _place(item.path.relative_to(ROOT).as_posix()))
+    items.sort(key=lambda item: _place(item.nodeid.partition("::")[0]))
 
 
 @cache

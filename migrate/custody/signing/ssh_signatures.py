@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import textwrap
 from collections.abc import Iterable
 from typing import Literal
 
@@ -97,8 +96,9 @@ def parse(armored: bytes) -> Signature:
 
 def armor(blob: bytes) -> bytes:
     """Return a signature's bytes as text, as ``ssh-keygen`` writes them."""
-    lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
-    return _BEGIN + "".join(f"{line}\n" for line in lines).encode() + _END
+    text = base64.b64encode(blob)
+    lines = (text[start : start + _WIDTH] + b"\n" for start in range(0, len(text), _WIDTH))
+    return _BEGIN + b"".join(lines) + _END
 
 
 def _signed(namespace: str, hash_name: str, digest: bytes) -> bytes:

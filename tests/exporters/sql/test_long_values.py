@@ -5,8 +5,6 @@ import io
 from dataclasses import dataclass
 
 import duckdb
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -228,6 +226,9 @@ def test_what_was_written_is_read_in_pieces(part):
 
 
 def test_any_reader_finds_the_values_whole(part):
+    import pandas as pd  # not by every process that collects tests
+    import polars as pl
+
     text, data = 'a ",\n' * 40_000, b"\0\xff" * 70_000
     for path in part:
         table = pq.read_table(path)
