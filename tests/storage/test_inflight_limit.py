@@ -69,6 +69,16 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def until_taken(flow: InflightLimiter, sending: list[Body]) -> None:
+    """Wait until all have begun for whom there is room."""
+
+    def have_begun() -> bool:
+        with flow._changed:
+            return len(sending) == len(flow._bodies) and (len(sending) == 8 or not flow._admits(PART))
+
+    until(have_begun)
+
+
 @pytest.mark.parametrize(
     ("rate", "at_once"),
     [(SLOW, 1), (8_000_000, 3), (FAST, 8)],
@@ -117,7 +127,7 @@ def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(mon
             for body in list(sending):
                 body.left(body.gone_bytes + SLOW)
             clock.now += 1
-            time.sleep(0.02)
+            until_taken(flow, sending)
         until(lambda: len(sending) == 8)
 
 
@@ -131,7 +141,7 @@ def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
             for body in list(sending):
                 body.left(body.gone_bytes + SLOW // len(sending))
             clock.now += 1
-            time.sleep(0.02)
+            until_taken(flow, sending)
         assert len(sending) == 2  # this one had been begun
         assert flow._more == 0
 

@@ -221,7 +221,7 @@ def test_a_session_that_waits_for_the_export_and_stops_it_is_named(postgres, tmp
         with psycopg.connect(url, autocommit=True) as connection:
             blocked.append(connection.info.backend_pid)
             try:
-                connection.execute("SET lock_timeout = '6s'; ALTER TABLE a ADD y int")
+                connection.execute("SET lock_timeout = '60s'; ALTER TABLE a ADD y int")
             except psycopg.errors.LockNotAvailable:
                 blocked.append("gave up")
 
