@@ -241,7 +241,7 @@ def test_the_status_is_served_to_this_machine_alone(tmp_path):
             caught.value.close()
     finally:
         server.send_signal(signal.SIGINT)
-        server.communicate(timeout=30)
+        server.communicate(timeout=120)
     assert call("status", location, "--serve", "nowhere").code == 2
 
 

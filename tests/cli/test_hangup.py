@@ -12,6 +12,7 @@ import pytest
 
 from migrate.bundle import layout
 from tests.cli.conftest import MOVEOUT
+from tests.tools.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +35,7 @@ def slow(tmp_path):
 
 def begun(argv, lease, **how):
     victim = subprocess.Popen(argv, **how)
-    until = time.monotonic() + 30
-    while not lease.exists() and time.monotonic() < until:
-        time.sleep(0.05)
+    eventually(lambda: lease.exists() or victim.poll() is not None)
     return victim
 
 
@@ -47,7 +46,7 @@ def test_a_closed_terminal_stops_the_run_and_frees_the_location(slow):
     os.close(theirs)
     os.close(ours)
     victim.send_signal(signal.SIGHUP)
-    assert victim.wait(timeout=20) == 130
+    assert victim.wait(timeout=120) == 130
     assert not lease.exists()
 
 
@@ -59,4 +58,4 @@ def test_nohup_is_heeded(slow):
     time.sleep(1)
     assert victim.poll() is None
     victim.terminate()
-    assert victim.wait(timeout=20) == 130
+    assert victim.wait(timeout=120) == 130

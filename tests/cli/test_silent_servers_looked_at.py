@@ -54,7 +54,7 @@ def test_a_silent_server_is_named_and_left_out_and_the_others_are_looked_at(sile
     case, began = case_of(tmp_path, silent), time.monotonic()
     words = ["discover", silent, f"{tmp_path}/a.db"] if command == "discover" else [command, "-c", case]
     ended = call(*words)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert ended.code == (UnreachableError if command == "doctor" else IncompleteError).exit_code, ended.err
     assert ended.err.count(f"{silent.rpartition('/')[0]}{NAMED}") == 1, ended.err
     assert "the server has not answered for" in " ".join(ended.out.split())
@@ -134,7 +134,7 @@ def test_a_silent_account_of_buckets_is_named_and_left_out_once(tmp_path, monkey
     )
     words = ["s3://?profile=mute", f"{tmp_path}/a.db"] if command == "discover" else ["-c", case]
     ended = call(command, *words)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     is_blocked = command in {"doctor", "status"}
     assert ended.code == (UnreachableError if is_blocked else IncompleteError).exit_code, ended.err
     assert ended.err.count(f"s3://?profile=mute{NAMED}") == 1, ended.err

@@ -209,10 +209,10 @@ def test_a_connection_that_breaks_is_made_anew_and_a_stop_is_obeyed(make_followe
 
 
 def read_until(ended):
-    """Read a table until something ends that, for a moment at most."""
+    """Read a table until something ends that, for a minute at most."""
 
     def read(request):
-        for _ in range(1000):
+        for _ in range(60_000):
             if ended():
                 return LiveTables({("", "t"): RowsDigest(2)})
             request.advance(1, 1)
