@@ -1,7 +1,5 @@
 """New connections to a silent server: waited for where it has answered before, and somebody waits."""
 
-import os
-import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -15,18 +13,17 @@ from exporters.errors import SourceNoRouteError, SourceSilentError, SourceUnreac
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
 from migrate.runtime.cancellation import CancellationToken
+from tests.tools.processes import stopped
 from tests.tools.waiting import eventually
 
 
 @contextmanager
-def stopped(server, *, loses_packets):
+def shut(server, *, loses_packets):
     """Stop a server's main process, so that it lets nobody in: the system takes connections, and nothing answers. Where
     packets get lost, no connection is made: so its queue of them is full. Yield what lets it go on.
     """
-    main = server.child.popen.pid
-    os.kill(main, signal.SIGSTOP)
     with ExitStack() as queue:
-        queue.callback(os.kill, main, signal.SIGCONT)
+        queue.enter_context(stopped(server))
         with suppress(TimeoutError):
             while loses_packets:
                 queue.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=0.2))
@@ -45,7 +42,7 @@ def test_a_new_connection_waits_for_a_server_that_answers_no_more(request, kind,
     engine = mysql if url.startswith("mysql") else postgres
     address = engine.parse_url(url)
     engine.connect(address).close()
-    with stopped(server, loses_packets=loses_packets) as let_go_on:
+    with shut(server, loses_packets=loses_packets) as let_go_on:
 
         def wait(seconds):
             pauses.append(seconds)
@@ -130,7 +127,7 @@ def test_a_silent_server_is_an_error(monkeypatch, case):
 def test_a_login_that_a_silent_server_does_not_answer_is_ended_from_outside(request, kind, engine):
     server = request.getfixturevalue(kind)
     address = engine.parse_url(server.database())
-    with stopped(server, loses_packets=False), ThreadPoolExecutor() as threads:
+    with shut(server, loses_packets=False), ThreadPoolExecutor() as threads:
         waiting = threads.submit(engine.connect, address)
         eventually(lambda: waiting.done() or hang_up(lambda url: url == address.url))
         assert isinstance(waiting.exception(0), SourceUnreachableError)
