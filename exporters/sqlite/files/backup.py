@@ -49,6 +49,8 @@ STEP_SLEEP_SECONDS = 0.002
 MOST_RESTARTS = 3
 _HEADER_BYTES = 100
 _WAL_VERSION = 2
+_SHARED_FIRST, _SHARED_BYTES = 2**30 + 2, 510
+"""Where SQLite locks a file (SHARED_FIRST and SHARED_SIZE in its os.h)."""
 
 
 class Header(Struct, frozen=True):
@@ -135,6 +137,10 @@ class OpenedMeanwhileError(SourceUnreachableError):
 @contextmanager
 def _opened(address: SqliteAddress, *, quiet: bool, seconds: float) -> Iterator[sqlite3.Connection]:
     """Open the file itself, or where a program has ended in the middle of a write a copy that is put in order."""
+    if _is_left(address):
+        with recovered(address, sqlite3.OperationalError("the write-ahead log is gone")) as connection:
+            yield connection
+        return
     with closing(open_file(address.path, immutable=quiet, seconds=seconds)) as connection:
         try:
             accept_damage(connection)
@@ -147,6 +153,20 @@ def _opened(address: SqliteAddress, *, quiet: bool, seconds: float) -> Iterator[
             return
     with recovered(address, refused) as connection:
         yield connection
+
+
+def _is_left(address: SqliteAddress) -> bool:
+    """Tell whether a write-ahead log has lost its index, so no program uses it: SQLite would leave a new index behind,
+    which another account's program could not write to. One that has locked the file keeps its index in memory.
+    """
+    if not address.companion("-wal").exists() or address.companion("-shm").exists():
+        return False
+    with address.path.open("rb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_BYTES, _SHARED_FIRST)
+        except OSError:
+            return False
+    return True
 
 
 def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> sqlite3.Connection:

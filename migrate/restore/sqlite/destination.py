@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
         )
     existed = address.path.exists()
     with translated(address):
+        make_private(address.path)
         connection = sqlite3.connect(
             address.path, isolation_level=None, timeout=LOCK_SECONDS, check_same_thread=False
         )
@@ -78,6 +79,14 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
             connection.close()
             if not existed and address.path.exists() and not address.path.stat().st_size:
                 os.unlink(address.path)  # noqa: PTH108  nothing was written, so nothing is left
+
+
+def make_private(path: Path) -> None:
+    """Make a file that only this account may read, as a bundle is, where there is none: SQLite's is open to all, and
+    what it writes next to a file is open to whom the file is. What stands in the way is SQLite's to name.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
 
 
 def create_directory(

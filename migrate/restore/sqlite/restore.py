@@ -13,6 +13,7 @@ again.
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
@@ -46,6 +47,7 @@ from migrate.runtime.crash_points import durable
 
 _ASIDE = "aside "
 _NEW_FILE = "name a file that does not exist yet"
+_PRIVATE = "{path} is open to this account only: chown or chmod it for the application's"
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
 """Lines of ``integrity_check`` that concern rows, not pages: they hold for the source, too."""
 
@@ -150,7 +152,9 @@ def _restore(job: SqliteRestore, *, merge: bool) -> RestoreOutcome:
     checked, notes = _check(address)
     how = [sqlite_left_out.how_to_forget(address)] if loaded.left_out else []
     findings = [*_findings(job, loaded.left_out), *checked]
-    return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
+    outcome = run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
+    is_private = not stat.S_IMODE(address.path.stat().st_mode) & 0o077
+    return replace(outcome, routine=(_PRIVATE.format(path=address.path),)) if is_private else outcome
 
 
 class _Loaded(Struct, frozen=True):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import SourceError
-from exporters.sqlite import chunk_plan
+from exporters.sqlite import chunk_plan, snapshot
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.files.backup import connected
@@ -18,6 +18,8 @@ from exporters.sqlite.rows.damaged_pages import Stretch, readable
 from exporters.sqlite.source import SqliteExporter
 from exporters.testing import StandaloneHost
 from tests.cli.conftest import call
+from tests.exporters.sqlite.databases import export_file, run_sql
+from tests.tools.bundles import read_bundle
 
 PAGE_BYTES = 4096
 ROWS = 3000
@@ -242,3 +244,18 @@ def test_what_can_be_read_ends_also_where_pages_point_back(tmp_path: Path) -> No
         found = readable(connection, table)
     assert found.holes
     assert ROWS // 3 < found.rows < ROWS
+
+
+def test_the_pages_of_a_table_without_room_for_its_rowids_are_checked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ", ".join(f"c{number}" for number in range(2000))
+    path = run_sql(tmp_path / "a.db", f"CREATE TABLE t ({names})")
+    run_sql(path, "INSERT INTO t (c0) VALUES (1), (2), (3), (4)")
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 2000)
+    checked: list[str] = []
+    monkeypatch.setattr(snapshot, "disorder", lambda _, table: [checked.append(table.name)] * 0)
+    assert export_file(path, tmp_path / "bundle").complete
+    [table] = read_bundle(tmp_path / "bundle").catalog()
+    assert len(table.details["parts"]) > 1
+    assert checked == ["t"]

@@ -72,6 +72,28 @@ def test_what_was_committed_to_the_log_alone_leaves_too(path, tmp_path):
         assert (path.parent / name).read_bytes() == left[name]
 
 
+def test_a_log_without_its_index_leaves_too_and_no_index_is_left_behind(path, tmp_path):
+    """As where a file was copied with its log, or a server was switched off."""
+    ended_while(
+        path, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; DELETE FROM t WHERE id > 10;"
+    )
+    (path.parent / "a.db-shm").unlink()
+    left = there(path)
+    assert export_file(path, tmp_path / "bundle").complete
+    assert there(path) == left
+    assert restore_file(tmp_path / "bundle", tmp_path / "b.db").findings == ()
+    assert fetch(tmp_path / "b.db", "SELECT count(*) FROM t") == [(10,)]
+
+
+def test_a_restored_file_is_open_to_nobody_else(path, tmp_path):
+    assert export_file(path, tmp_path / "bundle").complete
+    outcome = restore_file(tmp_path / "bundle", tmp_path / "b.db")
+    assert (tmp_path / "b.db").stat().st_mode & 0o777 == 0o600
+    assert outcome.routine == (
+        f"{tmp_path / 'b.db'} is open to this account only: chown or chmod it for the application's",
+    )
+
+
 @pytest.mark.parametrize(
     ("mode", "script", "rows"),
     [
