@@ -246,7 +246,7 @@ def _offers_tls(host: str, port: int) -> bool:
 def _pg_dump(source: _ExaminedPostgres) -> Iterator[Finding]:
     major = source.connection.info.server_version // 10000
     try:
-        find_tools(major)
+        find_tools(major, source.connection.info.get_parameters())
     except SourceUsageError as exc:
         yield Finding(
             "blocks",

@@ -44,7 +44,8 @@ class PostgresExporter:
             pool.submit(import_module, "exporters.postgres.source")
             with connect(address) as connection:
                 asked.result()
-                find_tools(connection.info.server_version // 10000)
+                info = connection.info
+                find_tools(info.server_version // 10000, info.get_parameters())
                 identity = _database_identity(connection)
         from exporters.postgres.source import PostgresSource  # noqa: PLC0415  it is here by now
 

@@ -159,7 +159,7 @@ def _read(
 ) -> DefinitionFiles:
     """Run pg_dump, and ask for what it leaves out meanwhile."""
     holder, seconds = session.holder, session.session_limits.limits.lock_seconds
-    tools = find_tools(session.version // 10000)
+    tools = find_tools(session.version // 10000, holder.info.get_parameters())
     environment = _environment(session)
     locked = lock_timeouts.kept(holder, session.locked, seconds=seconds)
     nameless = unsayable(holder)

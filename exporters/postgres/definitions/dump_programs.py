@@ -6,7 +6,7 @@ import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +17,10 @@ from exporters.errors import SourceUsageError
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _WRAPPER = "pg_wrapper"
 """What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time again."""
+
+
+_DEMANDS, _DEMANDS_FROM = ("require_auth", "sslcertmode"), 16
+"""Parameters of libpq that programs before this version do not know."""
 
 
 class Tools(Struct, frozen=True):
@@ -41,17 +45,24 @@ class Tools(Struct, frozen=True):
         return str(self.directory / "pg_dumpall")
 
 
-def find_tools(server_major: int) -> Tools:
-    """Return a pg_dump that is not older than the server, and what belongs to it. Raises ``SourceUsageError`` where
-    there is none.
+def find_tools(server_major: int, parameters: Mapping[str, str] = {}) -> Tools:
+    """Return a pg_dump that is not older than the server, and what belongs to it. It keeps what libpq's ``parameters``
+    demand of a connection: an older one would not know them, and connect all the same. Raises ``SourceUsageError``
+    where there is none.
     """
+    demands = [word for word in _DEMANDS if parameters.get(word)]
     majors = []
     for directory in _directories():
         major = _major(directory / "pg_dump")
         if major is not None and (directory / "pg_restore").exists():
             majors.append(major)
-            if major >= server_major:
+            if major >= max(server_major, _DEMANDS_FROM if demands else 0):
                 return Tools(directory, major)
+    if demands and max(majors, default=0) >= server_major:
+        raise SourceUsageError(
+            f"{demands[0]} is demanded, and pg_dump {max(majors)} does not know that",
+            next_step=f"install postgresql-client-{_DEMANDS_FROM} (or newer) and put its pg_dump on PATH",
+        )
     have = f"only pg_dump {max(majors)} was found" if majors else "no pg_dump with its pg_restore was found"
     raise SourceUsageError(
         f"the server is PostgreSQL {server_major}, and {have}",

@@ -188,7 +188,8 @@ def dump_globals(tools: Tools, environment: Mapping[str, str], *, about: str) ->
         "--globals-only",
         "--no-role-passwords",
         "--no-tablespaces",
-        f"--dbname={_ENDS_WHEN_DROPPED}",
+        # A service file may set another encoding, which counts for more than the variable.
+        f"--dbname={_ENDS_WHEN_DROPPED} client_encoding={environment['PGCLIENTENCODING']}",
         "--no-password",
         f"--database=dbname='{database}'",  # it would take a name with "=" for a server to connect to
     ]

@@ -102,6 +102,8 @@ _MEANING = (
     "xmlbinary",
 )  # fmt: skip
 """More settings on which it depends what an application's statements do."""
+_OF_ALL_SESSIONS = ("PGTZ", "PGDATESTYLE")
+"""Variables by which libpq changes what a session begins with, here and in pg_dump: we ask what that is."""
 _BEGUN = "SELECT lower(name), reset_val FROM pg_catalog.pg_settings WHERE lower(name) = ANY (%s)"
 
 
@@ -238,6 +240,9 @@ def connect_once(
     address: PostgresAddress, application: str = "moveout", *, settings: str = "", **own: str
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """Like ``connect``, but do not wait for a silent server."""
+    for variable in _OF_ALL_SESSIONS:
+        if variable in os.environ:
+            del os.environ[variable]
     # Python has no codec for some other encodings.
     own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
@@ -376,8 +381,13 @@ _SETTINGS_STEP = "check the settings in the URL and in variables (PGSSLMODE, PGS
 
 def session_settings(connection: psycopg.Connection[Any]) -> dict[str, str]:
     """Return with which settings a session of the database begins, of those on which its values and an application's
-    statements depend. Raises the driver's errors.
+    statements depend: without what PGOPTIONS or the URL set in ours, where it gets in so. Raises the driver's errors.
     """
+    parameters = connection.info.get_parameters()
+    if parameters.get("options"):
+        address = PostgresAddress(_shown(parameters), parameters, connection.info.password or None)
+        with suppress(SourceError), closing(connect(address, options="")) as plain:
+            return dict(plain.execute(_BEGUN, ([*AS_BEGUN, *_MEANING],)).fetchall())
     return dict(connection.execute(_BEGUN, ([*AS_BEGUN, *_MEANING],)).fetchall())
 
 

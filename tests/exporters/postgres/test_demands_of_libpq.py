@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUsageError
-from exporters.postgres.definitions import pg_dump
+from exporters.postgres.definitions import dump_programs, pg_dump
 from exporters.postgres.rows import asyncpg_feed, copy_feed
 from exporters.postgres.sessions.connection import connect, parse_url
 from scripts.servers import make_certificate
-from tests.exporters.postgres.databases import export_database, run_sql
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle
 
 PASSWORD = "given-to-nobody-else"
 _ASKS_FOR_TLS = (80877103).to_bytes(4)
@@ -104,3 +105,29 @@ def test_a_wrong_password_is_not_allowed_whatever_is_demanded(postgres, monkeypa
     monkeypatch.setenv("PGPASSWORD", "wrong")
     with pytest.raises(SourceNotAllowedError, match="password authentication failed"):
         connect(parse_url(f"{postgres.url}?require_auth=scram-sha-256"))
+
+
+def test_a_pg_dump_that_does_not_know_a_demand_is_not_run(tmp_path, monkeypatch):
+    for name in ("pg_dump", "pg_restore"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.7'\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setattr(dump_programs, "_directories", lambda: iter([tmp_path]))
+    assert dump_programs.find_tools(15, {"require_auth": ""}).major == 15
+    with pytest.raises(SourceUsageError, match="require_auth is demanded, and pg_dump 15 does not") as error:
+        dump_programs.find_tools(15, {"require_auth": "scram-sha-256"})
+    assert error.value.next_step.startswith("install postgresql-client-16")
+
+
+def test_what_variables_set_in_our_sessions_is_not_taken_for_the_databases(postgres, tmp_path, monkeypatch):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS n")
+    begun = fetch(url, "SELECT current_setting('timezone'), current_setting('datestyle')")
+    (tmp_path / "services").write_text("[other]\nclient_encoding=LATIN1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "other")
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGOPTIONS", "-c datestyle=German -c timezone=Asia/Tokyo")
+    assert export_database(url, tmp_path / "bundle").complete
+    sessions = read_bundle(tmp_path / "bundle").last_position_value("app", "sessions")
+    assert [(sessions["timezone"], sessions["datestyle"])] == begun
+    assert b"client_encoding = 'UTF8'" in (tmp_path / "bundle/data/app/schema/globals.sql").read_bytes()
