@@ -31,6 +31,7 @@ from exporters.mysql.definitions.show_create import hidden_routines, hidden_tabl
 from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
+from exporters.mysql.sessions.prepared_transactions import HOW_TO_END, UNENDED, prepared_transactions
 from exporters.mysql.sessions.server_settings import set_statements
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
 from exporters.tls import Certificate, certificate_findings, clear_text, read_certificate, tls_facts
@@ -103,6 +104,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("system tables", _system_tables(source)),
             ("accounts", _accounts(source)),
             ("snapshot", _snapshot(source)),
+            ("transactions", _prepared(source)),
             ("engines", _engines(source)),
             ("connections", _connections(source)),
             ("replica", _replica(source)),
@@ -226,6 +228,13 @@ def _routines(source: _ExaminedMysql) -> Iterator[Finding]:
             else source.grant("SHOW_ROUTINE", "*.*")
         )
         yield Finding("loses", "rights", "routines", loss.reason, "They are not exported.", fix)
+
+
+def _prepared(source: _ExaminedMysql) -> Iterator[Finding]:
+    for name in prepared_transactions(source.connection) or ():
+        fix = Fix("advice", HOW_TO_END.format(name=name))
+        consequence = "If it wrote to this database, that is not exported."
+        yield Finding("loses", "transactions", f"prepared transaction {name}", UNENDED, consequence, fix)
 
 
 def _system_tables(source: _ExaminedMysql) -> Iterator[Finding]:

@@ -44,6 +44,7 @@ from exporters.mysql.changes.binlog_files import BinlogFiles, make_position, num
 from exporters.mysql.changes.logged_statements import Names, plain_statement, read_statement
 from exporters.mysql.connection import Connection, shut
 from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.sessions.prepared_transactions import name_of_prepared
 
 FORMAT_TABLE = 0
 """Stands for a table: its shape is the format of all events."""
@@ -416,12 +417,3 @@ class BinlogStream:
     @property
     def _position(self) -> int:
         return make_position(self._file, self._offset)
-
-
-def name_of_prepared(data: bytes | str, first: int, second: int, number: int) -> str:
-    """Return the name of a transaction in two phases, as the statements that end it have it, in capitals. ``data``
-    begins with both parts of it, of so many bytes; ``number``: the format of its name.
-    """
-    name = data if isinstance(data, bytes) else data.encode(errors="surrogateescape")
-    parts = name[:first], name[first : first + second]
-    return ",".join([*(f"X'{part.hex().upper()}'" for part in parts), str(number)])

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Annotated, Any
 
-import pymysql
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
@@ -36,7 +35,7 @@ from exporters.errors import (
 from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
-from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest, name_of_prepared
+from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
 from exporters.mysql.changes.log_requirements import is_left_out, obstacles, tables_apart
 from exporters.mysql.changes.logged_statements import Names
 from exporters.mysql.changes.touched_rows import touched_rows
@@ -44,10 +43,11 @@ from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_
 from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.definitions.definition_digests import DEFINITIONS, read_digests
 from exporters.mysql.discovery import server_identity
-from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors, is_about_the_thing
+from exporters.mysql.errors import DRIVER_ERRORS, as_source_errors
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.live_rows import MysqlRows
 from exporters.mysql.sessions.account_rights import read_rights
+from exporters.mysql.sessions.prepared_transactions import prepared_transactions
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 from exporters.touched_rows import TouchedRows
 
@@ -97,22 +97,6 @@ def _connected(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
             if other not in connected
         ]
     return connected
-
-
-def _prepared(control: Connection) -> list[str] | None:
-    """Return the names of the transactions in two phases that wait for their end; None where the account may not see
-    them. Raises the driver's errors.
-    """
-    try:
-        rows = control.named("XA RECOVER")
-    except pymysql.Error as exc:
-        if not is_about_the_thing(exc):
-            raise
-        return None
-    return [
-        name_of_prepared(row["data"], row["gtrid_length"], row["bqual_length"], row["formatid"])
-        for row in rows
-    ]
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -326,7 +310,7 @@ class MysqlChangeLog:
             "stem": self._files.stem,
             "position": self._files.end,
             "apart": [*(table.name for table, _ in apart), *sequences],
-            "prepared": _prepared(control),
+            "prepared": prepared_transactions(control),
         }
         not_followed = [lack for table, lack in apart if not table.elsewhere]
         return ChangeBase(self._name, self._files.end, lock, log, not_followed)

@@ -12,6 +12,7 @@ from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.event_status import DISABLED, is_read_only, may_be_held, read_events
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.sessions.prepared_transactions import HOW_TO_END, UNENDED, prepared_transactions
 
 _OF_MARIADB = "SELECT table_name, column_name FROM mysql.column_stats WHERE db_name = {schema} ORDER BY 1, 2"
 _OF_MYSQL = (
@@ -49,6 +50,7 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
             f"it is of the whole server, for {wrapper}, with a password; make it again on the destination"
         )
         losses.append(Loss(f"server {quote_name(str(name))}", "all of it", reason))
+    losses += map(_unended, prepared_transactions(connection) or ())
     if not connection.is_mariadb:
         if _rows(connection, _ENCRYPTION) == [("YES",)]:
             reason = "new tables are encrypted by default; on the destination as its own settings say"
@@ -66,6 +68,14 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
             if event.status == DISABLED
         ]
     return losses
+
+
+def _unended(name: str) -> Loss:
+    end = HOW_TO_END.format(name=name)
+    reason = (
+        f"{UNENDED}: if it wrote to this database, that is not there yet; end it ({end}), and export again"
+    )
+    return Loss(f"prepared transaction {name}", "all of it", reason)
 
 
 def _rows(connection: Connection, query: str) -> Sequence[tuple[Any, ...]]:

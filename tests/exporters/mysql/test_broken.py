@@ -75,3 +75,20 @@ def test_a_system_table_that_is_gone_costs_what_it_lists(mariadb, tmp_path):
     (finding,) = (finding for finding in examined.findings if finding.check == "system tables")
     assert (finding.severity, finding.object) == ("loses", "events")
     assert "mariadb-upgrade" in finding.fix.text
+
+
+def test_what_waits_in_two_phases_is_named_with_the_statements_that_end_it(mariadb, tmp_path):
+    url = mariadb.database()
+    run_sql(url, "CREATE TABLE t (n INT); INSERT INTO t VALUES (1)")
+    name = "X'7761697473',X'',1"
+    run_sql(url, "XA START 'waits'; INSERT INTO t VALUES (2); XA END 'waits'; XA PREPARE 'waits'")
+    try:
+        examined = examine(ExamineRequest(url, {"password": mariadb.password}))
+        assert export_database(url, tmp_path).complete
+    finally:
+        run_sql(url, f"XA ROLLBACK {name}")
+    [finding] = [finding for finding in examined.findings if finding.check == "transactions"]
+    assert (finding.severity, finding.object) == ("loses", f"prepared transaction {name}")
+    assert finding.fix.text == f"XA COMMIT {name}; or XA ROLLBACK {name}; whichever is right"
+    losses = [loss for _, loss in read_bundle(tmp_path).losses() if loss.property == "all of it"]
+    assert [loss.item for loss in losses] == [f"prepared transaction {name}"]
