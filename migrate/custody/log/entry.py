@@ -12,6 +12,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct, field
@@ -113,8 +114,11 @@ def signer_of(value: Mapping[str, Any]) -> PublicKey | None:
     return signature.public if signature.holds([message], ssh_signatures.ENTRY) else None
 
 
+@lru_cache(maxsize=4096)
 def read(line: bytes) -> LogEntry:
-    """Read a line without its newline. Raises ``ValueError`` that says what is wrong with it."""
+    """Read a line without its newline. Raises ``ValueError`` that says what is wrong with it. A command reads its log
+    several times: a line whose signature holds is checked once.
+    """
     try:
         value = canonical_json.decode(line, "")
     except DamageError as exc:
