@@ -30,7 +30,7 @@ from tests.export.sources import Numbers
 from tests.export.victims import die_at_write, run
 from tests.tools.clients import boto_client
 
-BODIES = {f"many/{number:03}": secrets.token_bytes(100 + number) for number in range(120)} | {
+BODIES = {f"many/{number:03}": secrets.token_bytes(100 + number) for number in range(20)} | {
     "odd/a b\n": b"odd",
     "empty": b"",
     "big": secrets.token_bytes(9 * 2**20),

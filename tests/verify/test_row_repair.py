@@ -189,8 +189,8 @@ def test_few_rows_leave_two_servers_that_differ_in_few(postgres):
     make = "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t SELECT n, md5(n::text) FROM generate_series"
     urls = [postgres.database(), postgres.database()]
     for url in urls:
-        run_sql(url, f"{make}(1, 100000) n; ANALYZE")
-    run_sql(urls[1], "UPDATE t SET name = NULL WHERE id % 10000 = 0")
+        run_sql(url, f"{make}(1, 30000) n; ANALYZE")
+    run_sql(urls[1], "UPDATE t SET name = NULL WHERE id % 3000 = 0")
     with live_rows(parse_url(urls[0])) as source, live_rows(parse_url(urls[1])) as destination:
         read = []
 
@@ -199,7 +199,7 @@ def test_few_rows_leave_two_servers_that_differ_in_few(postgres):
                 super().each(lambda texts, places: (read.extend(texts), take(texts, places)), buckets, among)
 
         sides = [Counted(rows, "public", "t") for rows in (source, destination)]
-        (changes,) = row_differences(*sides, rows=100_000, key_of=lambda text: (text.split(b",")[0],))
+        (changes,) = row_differences(*sides, rows=30_000, key_of=lambda text: (text.split(b",")[0],))
     assert (len(changes.new), len(changes.gone), changes.changed) == (10, 10, 10)
     assert 20 <= len(read) < 1000
 

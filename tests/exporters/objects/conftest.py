@@ -59,6 +59,7 @@ class Shop:
 
 
 MakeShop = Callable[[S3Server], Shop]
+FilledShop = Callable[[S3Server], tuple[Shop, dict[str, bytes]]]
 
 
 def bodies_of(location: Path) -> dict[str, bytes]:
@@ -118,7 +119,7 @@ def shops(minio: S3Server, other_minio: S3Server, make_shop: MakeShop) -> tuple[
 
 def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
     """Put objects of every kind, return them."""
-    objects = {f"small/{number:03d}.bin": bytes([number]) * (number * 50) for number in range(40)}
+    objects = {f"small/{number:03d}.bin": bytes([number]) * (number * 50) for number in range(15)}
     objects |= dict.fromkeys(ODD_KEYS if odd else (), b"odd")
     objects |= {"empty": b"", "large.bin": bytes(range(256)) * 40_000}
     for key, body in objects.items():
@@ -135,6 +136,22 @@ def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
         Tagging="project=blue%20sky&owner=me%2Byou",
     )
     return objects | {"described": b"described"}
+
+
+@pytest.fixture(scope="module")
+def filled(make_bucket: Callable[[S3Server], str]) -> FilledShop:
+    """Return a bucket on a server that ``fill`` has filled, and its objects: always the same, for tests that only read
+    it.
+    """
+    made: dict[str, tuple[Shop, dict[str, bytes]]] = {}
+
+    def of(server: S3Server) -> tuple[Shop, dict[str, bytes]]:
+        if server.profile not in made:
+            shop = Shop(server, make_bucket(server), boto_client(server.profile))
+            made[server.profile] = shop, fill(shop)
+        return made[server.profile]
+
+    return of
 
 
 def take_out(shop_url: str, location: Path, *, selection: Selection = EVERYTHING) -> BundleReader:

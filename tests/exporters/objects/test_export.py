@@ -31,7 +31,7 @@ from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
 from migrate.verify.run import Level, verify
 from scripts.network.toxiproxy import Toxiproxy
 from scripts.servers import S3Server
-from tests.exporters.objects.conftest import BucketHost, MakeShop, Shop, fill, take_out
+from tests.exporters.objects.conftest import BucketHost, FilledShop, MakeShop, Shop, fill, take_out
 from tests.exporters.objects.workspaces import Workspace
 
 
@@ -67,8 +67,10 @@ def index(reader: Any) -> list[dict[str, Any]]:
     return [row for batch in reader.index("shop") for row in batch.to_pylist()]
 
 
-def test_every_object_is_in_the_index_and_where_it_says(shop: Shop, tmp_path: Path) -> None:
-    objects = fill(shop)
+def test_every_object_is_in_the_index_and_where_it_says(
+    server: S3Server, filled: FilledShop, tmp_path: Path
+) -> None:
+    shop, objects = filled(server)
     reader = take_out(shop.url, tmp_path / "bundle")
     rows = index(reader)
     assert {row["key"] for row in rows} == set(objects)
@@ -88,9 +90,8 @@ def test_every_object_is_in_the_index_and_where_it_says(shop: Shop, tmp_path: Pa
     assert reader.info.complete
 
 
-def test_gnu_tar_lists_the_pack_by_key(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
-    shop = make_shop(minio)
-    objects = fill(shop)
+def test_gnu_tar_lists_the_pack_by_key(minio: S3Server, filled: FilledShop, tmp_path: Path) -> None:
+    shop, objects = filled(minio)
     take_out(shop.url, tmp_path / "bundle")
     pack = tmp_path / "bundle/data/shop/packs/pack-000000.tar"
     listed = subprocess.run(
@@ -224,10 +225,9 @@ def test_a_bucket_that_is_gone_makes_no_deleted_objects(
 
 
 def test_units_that_were_not_done_are_named(
-    minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    minio: S3Server, filled: FilledShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = make_shop(minio)
-    fill(shop)
+    shop, _ = filled(minio)
     taken = snapshot(shop.url, Workspace())
     done = do_all(taken, Files(tmp_path), leave_out=["packs/000000"])
     summary = taken.finish(iter(done), Files(tmp_path))
@@ -262,9 +262,8 @@ def test_the_inventory_goes_on_where_it_was_killed(
     assert found == keys
 
 
-def test_packs_are_the_same_again(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
-    shop = make_shop(minio)
-    fill(shop)
+def test_packs_are_the_same_again(minio: S3Server, filled: FilledShop, tmp_path: Path) -> None:
+    shop, _ = filled(minio)
     taken = snapshot(shop.url, Workspace())
     do_all(taken, Files(tmp_path / "a"))
     do_all(taken, Files(tmp_path / "b"))
@@ -358,8 +357,8 @@ def test_settings_and_losses(shop: Shop, tmp_path: Path) -> None:
     assert settings["versioning"]["Status"] == "Enabled"
 
 
-def test_survey_counts(shop: Shop) -> None:
-    objects = fill(shop)
+def test_survey_counts(server: S3Server, filled: FilledShop) -> None:
+    shop, objects = filled(server)
     survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
     [item] = survey.items
     assert (item.items, item.size_bytes, item.exact) == (
@@ -370,8 +369,10 @@ def test_survey_counts(shop: Shop) -> None:
     assert any("no file names" in one for one in survey.warnings)
 
 
-def test_a_survey_counts_what_it_does_not_look_at(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = fill(shop)
+def test_a_survey_counts_what_it_does_not_look_at(
+    server: S3Server, filled: FilledShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, objects = filled(server)
     monkeypatch.setattr(bucket_survey, "LOOKED_AT", 1)
     survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
     [item] = survey.items
@@ -380,8 +381,10 @@ def test_a_survey_counts_what_it_does_not_look_at(shop: Shop, monkeypatch: pytes
     assert any("the rest was counted" in one for one in survey.warnings)
 
 
-def test_a_survey_says_where_it_did_not_come_to_the_end(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(shop)
+def test_a_survey_says_where_it_did_not_come_to_the_end(
+    server: S3Server, filled: FilledShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, _ = filled(server)
     monkeypatch.setattr(bucket_survey, "COUNT_SECONDS", -1.0)
     survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
     assert survey.goes_on
@@ -389,9 +392,8 @@ def test_a_survey_says_where_it_did_not_come_to_the_end(shop: Shop, monkeypatch:
     assert any("more objects than could be counted" in one for one in survey.warnings)
 
 
-def test_an_estimate_is_measured(minio: S3Server, make_shop: MakeShop) -> None:
-    shop = make_shop(minio)
-    fill(shop)
+def test_an_estimate_is_measured(minio: S3Server, filled: FilledShop) -> None:
+    shop, _ = filled(minio)
     source = ObjectExporter().open("shop", shop.url, BucketHost())
     found = source.estimate(source.survey(), seconds=0.3, workers=2)
     assert found.items_rate > 0

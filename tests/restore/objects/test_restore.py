@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -30,7 +33,7 @@ from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.export.victims import run
-from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
+from tests.exporters.objects.conftest import FilledShop, MakeShop, Shop, fill, take_out
 from tests.sync.conftest import Move
 from tests.tools.bundles import restore_from
 from tests.tools.counting import Counting
@@ -51,6 +54,23 @@ def compare(reader: BundleReader, url: str, *, read_all: bool = False) -> list[s
             ComparisonRequest(reader, "shop", url, workers=2, progress=Silent(), read_all=read_all)
         ).findings
     ]
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A bundle of a bucket with objects of every kind."""
+
+    objects: Mapping[str, bytes]
+    folder: Path
+    reader: BundleReader
+
+
+@pytest.fixture(scope="module")
+def sealed(minio: S3Server, filled: FilledShop, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    """One for all tests that do not change it."""
+    shop, objects = filled(minio)
+    folder = tmp_path_factory.mktemp("sealed") / "bundle"
+    return Sealed(objects, folder, take_out(shop.url, folder))
 
 
 def test_round_trip(shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
@@ -196,11 +216,9 @@ def test_what_is_called_like_its_prefix_has_no_key_in_a_bucket(
         assert done.excluded == 1
 
 
-def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+def test_into_versitygw(versitygw: S3Server, make_shop: MakeShop, sealed: Sealed) -> None:
     """Another kind of server takes everything but what it says it does not."""
-    shop, destination = make_shop(minio), make_shop(versitygw)
-    objects = fill(shop)
-    reader = take_out(shop.url, tmp_path / "bundle")
+    destination, objects, reader = make_shop(versitygw), sealed.objects, sealed.reader
     outcome = restore(reader, destination.url)
     assert outcome.items + len(outcome.left_out) == len(objects)
     missing = set(objects) - set(destination.keys())
@@ -208,12 +226,8 @@ def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeSho
     assert all("is not in the bucket" in one for one in compare(reader, destination.url))
 
 
-def test_goes_on_after_an_interruption(
-    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
-) -> None:
-    shop, destination = make_shop(minio), make_shop(other_minio)
-    objects = fill(shop)
-    reader = take_out(shop.url, tmp_path / "bundle")
+def test_goes_on_after_an_interruption(other_minio: S3Server, make_shop: MakeShop, sealed: Sealed) -> None:
+    destination, objects, reader = make_shop(other_minio), sealed.objects, sealed.reader
     for key in ("small/001.bin", "small/002.bin"):
         destination.put(key, objects[key])
     for key in ("moveout-probe-0123456789ab/\u00e9", "/moveout-probe-0123456789ab"):
@@ -246,7 +260,7 @@ def test_parts_of_a_large_object_are_not_sent_twice(
     minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     shop, destination = make_shop(minio), make_shop(other_minio)
-    body = bytes(range(256)) * (48 * 4096)
+    body = bytes(range(256)) * (36 * 4096)
     shop.put("video", body, ContentType="video/mp4", Metadata={"a": "b"}, Tagging="t=1")
     reader = take_out(shop.url, tmp_path / "bundle")
     location = {"Bucket": destination.name, "Key": "video"}
@@ -269,7 +283,7 @@ def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(
     shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop, destination = shops
-    shop.put("video", bytes(range(256)) * (48 * 4096))
+    shop.put("video", bytes(range(256)) * (36 * 4096))
     reader = take_out(shop.url, tmp_path / "bundle")
     complete, tried = S3Store.complete, []
 
@@ -320,12 +334,10 @@ def test_an_upload_that_another_program_had_begun_does_not_describe_the_object(
     ids=["foreign", "other"],
 )
 def test_a_bucket_in_use_is_not_touched(
-    minio: S3Server, make_shop: MakeShop, tmp_path: Path, key: str, body: bytes
+    other_minio: S3Server, make_shop: MakeShop, sealed: Sealed, key: str, body: bytes
 ) -> None:
     """Without --merge nothing is written; with it, what is there stays as it is."""
-    shop, destination = make_shop(minio), make_shop(minio)
-    fill(shop, odd=False)
-    reader = take_out(shop.url, tmp_path / "bundle")
+    destination, reader = make_shop(other_minio), sealed.reader
     destination.put(key, body)
     with pytest.raises(NotEmptyError, match=key):
         restore(reader, destination.url)
@@ -418,25 +430,24 @@ def test_another_prefix(minio: S3Server, make_shop: MakeShop, tmp_path: Path) ->
 
 
 def test_damage_in_a_pack_is_named_and_not_restored(
-    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+    other_minio: S3Server, make_shop: MakeShop, sealed: Sealed, tmp_path: Path
 ) -> None:
-    shop, destination = make_shop(minio), make_shop(minio)
-    objects = fill(shop, odd=False)
-    take_out(shop.url, tmp_path / "bundle")
+    destination = make_shop(other_minio)
+    shutil.copytree(sealed.folder, tmp_path / "bundle")
     pack = tmp_path / "bundle/data/shop/packs/pack-000000.tar"
     data = bytearray(pack.read_bytes())
-    data[data.index(bytes([39]) * 1000) + 7] ^= 1
+    data[data.index(bytes([14]) * 500) + 7] ^= 1
     pack.write_bytes(data)
     outcome = restore(BundleReader(open_location(str(tmp_path / "bundle"))), destination.url)
-    assert [one.split(":")[0] for one in outcome.findings] == ["small/039.bin"]
-    assert sorted(destination.keys()) == sorted(set(objects) - {"small/039.bin"})
+    assert [one.split(":")[0] for one in outcome.findings] == ["small/014.bin"]
+    assert sorted(destination.keys()) == sorted(set(sealed.objects) - {"small/014.bin"})
 
 
 def test_a_missing_large_file_is_named_and_comes_after_a_repair(
     minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     shop, destination = make_shop(minio), make_shop(minio)
-    shop.put("large.bin", bytes(40 * 2**20))
+    shop.put("large.bin", bytes(9 * 2**20))
     shop.put("small.bin", b"small")
     reader = take_out(shop.url, tmp_path / "bundle")
     (key,) = (row.file for row in object_rows(reader, "shop") if row.key == "large.bin")
