@@ -447,7 +447,7 @@ def test_a_missing_large_file_is_named_and_comes_after_a_repair(
     minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     shop, destination = make_shop(minio), make_shop(minio)
-    shop.put("large.bin", bytes(9 * 2**20))
+    shop.put("large.bin", bytes(33 * 2**20))
     shop.put("small.bin", b"small")
     reader = take_out(shop.url, tmp_path / "bundle")
     (key,) = (row.file for row in object_rows(reader, "shop") if row.key == "large.bin")
