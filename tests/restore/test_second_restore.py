@@ -159,7 +159,7 @@ def check_again(scenario, url, expected, what) -> None:
 @pytest.mark.timeout(1800)
 def test_it_is_killed_before_statements_all_over_it(scenario, expected, tmp_path):
     first = scenario.destination()
-    numbers = spread(scenario.second, scenario.copy(first), tmp_path)
+    numbers = spread(scenario.second, scenario.copy(first), tmp_path, cases=8)
     kills = 0
     for number in numbers:
         url = scenario.copy(first)

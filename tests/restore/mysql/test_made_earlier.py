@@ -1,9 +1,17 @@
-"""What was made when things were otherwise: under another charset of the database, or at a time that is over."""
+"""What was made when things were otherwise: under another charset of the database, at a time that is over, or by a
+server that was killed.
+"""
 
 import time
+from contextlib import closing
 
 import pyarrow.parquet as pq
+import pymysql
+import pytest
 
+from exporters.mysql.connection import connect, parse_url
+from migrate.restore.mysql.definitions.object_maker import ObjectMaker
+from migrate.restore.mysql.definitions.recorded_definitions import read_definitions
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import definitions, fetch
 from tests.tools.bundles import restore_from
@@ -63,3 +71,19 @@ def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb,
     }
     there = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE() ORDER BY 1"
     assert [name for (name,) in fetch(destination, there)] == ["kept", "off", "to_come"]
+
+
+@pytest.mark.torture
+def test_a_sequence_that_a_killed_server_has_left_without_its_row_is_made_again(my_exported, servers):
+    """As where a restore was killed with the server, before it could note that the sequence is made."""
+    _, reader = my_exported("CREATE SEQUENCE tickets; SELECT SETVAL(tickets, 41)")
+    server = servers.mariadb("mariadb-forgetful")
+    destination = server.database()
+    fetch(destination, "CREATE SEQUENCE tickets")
+    server.child.start_again(server.accepts)
+    with pytest.raises(pymysql.Error, match="Can't find record"):
+        fetch(destination, "SELECT NEXTVAL(tickets)")
+    (sequence,) = [one for one in read_definitions(reader, "app") if one["kind"] == "sequence"]
+    with closing(connect(parse_url(destination))) as connection:
+        ObjectMaker(connection, [], []).make(sequence)
+    assert fetch(destination, "SELECT NEXTVAL(tickets)") == [(42,)]

@@ -20,6 +20,8 @@ from migrate.restore.mysql.definitions.table_ddl import undefaulted
 from migrate.restore.mysql.destination import alter
 
 _EXISTS = {1050, 1304, 1359, 1537}
+_NO_ROW = 1032
+"""The row of a sequence is not there: the server was killed before it had written that to its log."""
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
 _STEPS = {
     1418: "SET GLOBAL log_bin_trust_function_creators = 1 on the destination",
@@ -81,7 +83,13 @@ class ObjectMaker:
         if role := _ROLE.match(definition["sql"]):
             self._note_role(definition, role["name"])
         if definition["kind"] == "sequence":
-            self._connection.rows(set_sequence(definition))
+            try:
+                self._connection.rows(set_sequence(definition))
+            except pymysql.Error as exc:
+                if number_of(exc) != _NO_ROW:
+                    raise
+                self._connection.run(f"DROP SEQUENCE {quote_name(definition['name'])}")
+                self.make(definition)
         if definition["kind"] == "table" and (columns := undefaulted(definition["sql"])):
             changes = ", ".join(f"ALTER COLUMN {name} DROP DEFAULT" for name in columns)
             if refusal := alter(self._connection, definition["name"], changes):
