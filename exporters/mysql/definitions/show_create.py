@@ -256,7 +256,7 @@ def _note_hidden_tables(connection: Connection, tables: Sequence[MysqlTable], mi
     schema = connection.address.database
     if read_rights(connection).lists_tables_of(schema):
         return
-    missing.losses.append(Loss("tables", "rows", _TABLES_OF_OTHERS.format(quote_name(schema))))
+    missing.gaps.append(Gap("other tables", "excluded", _TABLES_OF_OTHERS.format(quote_name(schema))))
     missing.gaps.extend(
         Gap(quote_name(name), "failed", f"{reason}: GRANT SELECT ON {quote_name(schema)}.{quote_name(name)}")
         for name, reason in hidden_tables(connection, tables).items()
