@@ -48,6 +48,12 @@ _TOO_MANY_STEP = (
     "add --workers 1, or end other sessions of the role, or raise the limit (ALTER ROLE … CONNECTION LIMIT, ALTER"
     " DATABASE … CONNECTION LIMIT, max_connections); then run the same command again: finished work is kept"
 )
+_CONFLICT = "conflict with recovery"
+"""What a standby says of what it ends."""
+STANDBY_STEP = (
+    "a standby ends what its replay has waited for: there ALTER SYSTEM SET hot_standby_feedback = on; SELECT"
+    " pg_reload_conf() (or raise max_standby_streaming_delay), then run the same command again: finished work is kept"
+)
 _AGAIN_STEP = "check host, port and network, then run the same command again: finished work is kept"
 
 
@@ -137,6 +143,8 @@ def _passing_step(state: str, message: str) -> str:
     """Return what to do about an error that may pass."""
     if _OTHER_PROTOCOL in message:
         return _OTHER_SERVER_STEP
+    if _CONFLICT in message:
+        return STANDBY_STEP
     return _TOO_MANY_STEP if state == "53300" else _AGAIN_STEP
 
 

@@ -8,10 +8,10 @@ from functools import partial
 
 from exporters.api import Estimate, Json, Snapshot, Survey, SurveyItem, Workspace
 from exporters.changes import ChangeLog
-from exporters.errors import SourceGoneError, SourceNotAllowedError
+from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceSnapshotLostError
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.chunk_plan import make_plan
-from exporters.postgres.errors import as_source_errors
+from exporters.postgres.errors import STANDBY_STEP, as_source_errors
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import PostgresAddress, connect
 from exporters.postgres.sessions.session_limits import SessionLimits
@@ -92,7 +92,11 @@ class PostgresSource:
                 self._session_limits.note(_GENTLY.format(name=self.name))
             positions = remember_position(workspace, session.position)
             with closing(PostgresSnapshot(session, tables, plan, positions, workers)) as view:
-                yield view
+                try:
+                    yield view
+                except SourceSnapshotLostError as exc:
+                    exc.next_step = STANDBY_STEP if session.position["standby"] else exc.next_step
+                    raise
 
     @property
     def shareable(self) -> bool:

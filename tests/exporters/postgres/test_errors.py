@@ -128,6 +128,13 @@ def test_the_port_of_a_server_that_is_no_postgresql_is_said_to_be_wrong():
     assert error.next_step == "a server that is no PostgreSQL listens there: check the port"
 
 
+def test_a_statement_that_a_standby_ends_names_the_setting_that_keeps_it():
+    message = "canceling statement due to conflict with recovery"
+    error = translate(psycopg.errors.SerializationFailure(message), "app")
+    assert isinstance(error, SourceUnreachableError)
+    assert "hot_standby_feedback = on" in error.next_step
+
+
 def test_a_role_that_may_have_few_sessions_is_sent_to_fewer_workers(postgres, monkeypatch):
     url = login(postgres, "few_at_once", "CONNECTION LIMIT 1")
     monkeypatch.setenv("PGPASSWORD", postgres.password)

@@ -19,7 +19,7 @@ import pytest
 
 from exporters.connections.open_connections import shut_socket
 from exporters.doctor import ExamineRequest
-from exporters.errors import SourceError, SourceUnreachableError, SourceUsageError
+from exporters.errors import SourceError, SourceSnapshotLostError, SourceUnreachableError, SourceUsageError
 from exporters.limits import Limits
 from exporters.postgres.doctor import examine
 from exporters.postgres.exporter import PostgresExporter
@@ -29,6 +29,7 @@ from exporters.postgres.sessions import connection, lock_waits, snapshot_transac
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions.connection import connect, parse_url, row_connection_options
 from exporters.postgres.sessions.snapshot_session import open_snapshot
+from exporters.testing import MemorySink
 from migrate.case.limits import parse_limits
 from migrate.errors import UsageError
 from migrate.export.outcome import ExportOptions
@@ -37,6 +38,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from scripts.postgresql import Cluster
 from scripts.process import free_port, start, unprivileged_user
+from tests.exporters.objects.workspaces import Workspace
 from tests.exporters.postgres.databases import NoBuckets, export_database, fetch, run_sql
 from tests.exporters.postgres.test_resume import broken_export
 from tests.tools import pgbouncer
@@ -377,6 +379,24 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
         assert time.monotonic() < deadline + 60
         time.sleep(0.2)
     assert differences(reader, url) == []
+
+
+@pytest.mark.torture
+def test_a_snapshot_that_a_standby_ends_names_the_setting_that_keeps_it(
+    postgres, standby, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    source = PostgresExporter().open("app", f"{standby}/postgres", NoBuckets())
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^moveout'"
+
+    def lose() -> None:
+        with source.snapshot(Workspace(), workers=1) as snapshot:
+            run_sql(f"{standby}/postgres", end)
+            snapshot.finish(iter(()), MemorySink())
+
+    with pytest.raises(SourceSnapshotLostError) as lost:
+        lose()
+    assert "hot_standby_feedback = on" in lost.value.next_step
 
 
 @pytest.mark.torture
