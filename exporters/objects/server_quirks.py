@@ -28,6 +28,10 @@ class Trait(Enum):
     """Walks on to the end of the bucket for every listing that begins in the middle of it."""
     UNPACKS_TARS = auto()
     """Makes objects of the members of a tar that is put."""
+    MARKERS_APART = auto()
+    """Lists delete markers apart from versions. The ids of both give their order, but "null" gives none: it goes by the
+    seconds in which they were replaced.
+    """
     KEEPS_CREATION = auto()
     """Says when a bucket was made, and says the same for as long as the bucket is there."""
 
@@ -56,6 +60,7 @@ QUIRKS = (
     Quirk("minio", Trait.UNPACKS_TARS, "cmd/object-handlers.go, 2026-02-12: PutObjectExtractHandler"),
     Quirk("versitygw", Trait.COUNTS_TAGS, "seen, 1.8.0"),
     Quirk("versitygw", Trait.OUT_OF_ORDER, "seen, 1.8.0: control characters are listed as U+FFFD, elsewhere"),
+    Quirk("versitygw", Trait.MARKERS_APART, "backend/posix/posix.go, 1.8.0: fileToObjVersions"),
     Quirk(
         "versitygw",
         Trait.NO_ACLS,

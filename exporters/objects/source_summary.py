@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import pairwise
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -28,7 +29,7 @@ from exporters.api import (
     Unit,
     Workspace,
 )
-from exporters.bucket_api import Bucket, ObjectSummary
+from exporters.bucket_api import NULL_VERSION, Bucket, ObjectSummary
 from exporters.errors import SourceError, reading_state
 from exporters.objects import changed_objects, index_rows, unit_plan
 from exporters.objects.listing import inventory
@@ -38,6 +39,7 @@ from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.listing.second_listing import Relisting
 from exporters.objects.pack import rows_file
 from exporters.objects.scratch_table import scratch_table
+from exporters.objects.server_quirks import Trait, has
 from exporters.structs import as_dict
 
 INDEX_ROWS = 1_000_000
@@ -92,6 +94,8 @@ class ObjectCounts(Struct):
     files: int = 0
     reread: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    """Of single objects."""
 
 
 class SummaryWriter(Struct, frozen=True):
@@ -123,7 +127,7 @@ class SummaryWriter(Struct, frozen=True):
         if self.report_comparison is not None:
             self.report_comparison.end()
         losses = self._losses(configuration, tags_readable=readable.result())
-        return self._summary([*losses, *self.relisting.losses()])
+        return self._summary([*losses, *self.counts.losses, *self.relisting.losses()])
 
     def _tables(self, planned: Iterable[Unit]) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
@@ -147,6 +151,8 @@ class SummaryWriter(Struct, frozen=True):
         self.relisting.compare(listed["key"].to_pylist(), versions, etags, before)
         if self.report_comparison is not None:
             self.report_comparison.compare(listed)
+        if self.inventory.totals.delete_markers and has(self.bucket.server, Trait.MARKERS_APART):
+            self.counts.losses += _lost_order(self.inventory, shard)
         return table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit) -> pa.Table:
@@ -248,6 +254,32 @@ class SummaryWriter(Struct, frozen=True):
             yield Loss(
                 name, "versions", f"{only}, as was chosen" if "current_only" in totals.choice else only
             )
+
+
+def _lost_order(inventory: Inventory, shard: int) -> Iterator[Loss]:
+    """Yield the delete markers of a shard beside a version of which nobody knows whether it is older, or the other way
+    round.
+    """
+    listed = inventory.shard(shard)
+    markers = listed["is_delete_marker"].to_pylist()
+    for number in (number for number, is_marker in enumerate(markers) if is_marker):
+        first = max(number - 1, 0)
+        rows = list(inventory.objects(shard, first, number + 2 - first))
+        for pair in pairwise(rows):
+            if _has_no_order(*pair):
+                newer, older = (row.name for row in pair)
+                reason = f"{older} counts as older than {newer}: they were replaced in one second"
+                yield Loss(pair[1].key, "order of versions", reason)
+
+
+def _has_no_order(newer: ObjectSummary, older: ObjectSummary) -> bool:
+    """Tell whether neighbours in a listing may be in the wrong order; see ``Trait.MARKERS_APART``."""
+    is_one_key = newer.key == older.key and not newer.is_latest
+    is_mixed = newer.is_delete_marker != older.is_delete_marker and NULL_VERSION in {
+        newer.version_id,
+        older.version_id,
+    }
+    return is_one_key and is_mixed and int(newer.modified.timestamp()) == int(older.modified.timestamp())
 
 
 def tags_readable(bucket: Bucket, inventory: Inventory) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
 from migrate.verify.run import Level, verify
-from scripts.servers import S3Server
+from scripts.servers import S3Server, Servers
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.exporters.objects.histories import make_history, read_history
 from tests.exporters.objects.workspaces import Workspace
@@ -179,6 +181,68 @@ def test_a_history_of_another_server(versitygw: S3Server, other_minio: S3Server,
     history = read_history(other_minio, destination.name)
     assert [row[-1] for row in history["a"]] == [b"one", b"two", "false", b"three"]
     assert [what for _, what in losses(tmp_path / "account")].count("delete marker") == 1
+
+
+@pytest.fixture
+def apart(versitygw: S3Server, servers: Servers) -> tuple[Shop, Callable[[], None]]:
+    """A bucket of a server that lists delete markers apart from versions, and what dates to one second all that was
+    replaced.
+    """
+    shop = make_old_shop(versitygw, lock=False)
+
+    def replaced_in_one_second() -> None:
+        for path in (servers.directory / "versitygw/versions" / shop.name).rglob("*"):
+            os.utime(path, (1e9, 1e9))
+
+    return shop, replaced_in_one_second
+
+
+def test_versions_and_delete_markers_of_one_second_are_in_order(
+    apart: tuple[Shop, Callable[[], None]],
+) -> None:
+    shop, replaced_in_one_second = apart
+    for _ in range(2):
+        shop.put("a", b"x")
+        shop.boto.delete_object(Bucket=shop.name, Key="a")
+    replaced_in_one_second()
+    listed = [one.is_delete_marker for one in open_bucket(shop.url).list_versions()]
+    assert listed == [True, False, True, False]
+
+
+def test_what_was_written_while_versioning_was_suspended_is_where_it_was(
+    apart: tuple[Shop, Callable[[], None]], tmp_path: Path
+) -> None:
+    """Where the server does not say where that is, the ledger says so."""
+    shop, replaced_in_one_second = apart
+
+    def switch(status: Any) -> None:
+        shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": status})
+
+    def lost() -> list[str]:
+        reader = take_out(shop.url, tmp_path / secrets.token_hex(4))
+        kinds[:] = [
+            row["version_id"] if row["version_id"] == "null" else row["size"] for row in index(reader)
+        ]
+        return [str(loss) for _, loss in reader.losses() if loss.property == "order of versions"]
+
+    kinds: list[Any] = []
+    shop.put("a", b"1")
+    switch("Suspended")
+    shop.put("a", b"null")
+    switch("Enabled")
+    shop.put("a", b"333")
+    shop.boto.delete_object(Bucket=shop.name, Key="a")
+    shop.put("a", b"55555")
+    assert (lost(), kinds) == ([], [5, 0, 3, "null", 1])
+    shop.boto.delete_object(Bucket=shop.name, Key="a", VersionId="null")
+    switch("Suspended")
+    shop.put("b", b"null")
+    switch("Enabled")
+    for _ in range(2):
+        shop.boto.delete_object(Bucket=shop.name, Key="b")
+    replaced_in_one_second()
+    (words,) = lost()
+    assert "b (version null) counts as older than b (version " in words
 
 
 def test_a_killed_inventory_of_versions_goes_on(minio: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

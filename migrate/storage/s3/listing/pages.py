@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from html import unescape
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree as ET
@@ -213,7 +214,12 @@ def parse_versions(root: Any) -> Page:
         if kind in {"Version", "DeleteMarker"}:
             kinds.append(kind)
             page.append(_version(_fields(element, encoded=encoded), is_marker=kind == "DeleteMarker"))
-    return Page.of(_interleaved(page) if _are_apart(kinds) and not _in_order(page) else page)
+    if not _are_apart(kinds):
+        return Page.of(page)
+    ids = {row.version_id for row in page} - {NULL_VERSION}
+    if ids and all(map(_ULID.fullmatch, ids)):
+        return Page.of(_by_ulids(page))
+    return Page.of(page if _in_order(page) else _interleaved(page))
 
 
 def encodes(root: Any) -> bool:
@@ -258,16 +264,41 @@ def _in_order(page: list[ObjectSummary]) -> bool:
 
 
 def _interleaved(page: list[ObjectSummary]) -> list[ObjectSummary]:
-    """Put versions and delete markers that came one after the other in order. versitygw sends them so; its times are
-    those of files that it moves about, but its version ids are ULIDs, which begin with the time.
-    """
+    """Put versions and delete markers that came one after the other in order."""
     page = sorted(page, key=lambda version: version.modified, reverse=True)
-    if all(_ULID.fullmatch(version.version_id) or version.version_id == NULL_VERSION for version in page):
-        page.sort(
-            key=lambda version: "" if version.version_id == NULL_VERSION else version.version_id, reverse=True
-        )
     page.sort(key=lambda version: (version.key, not version.is_latest))
     return page
+
+
+def _by_ulids(page: list[ObjectSummary]) -> list[ObjectSummary]:
+    """Put versions and delete markers of versitygw in order. Its times are those of files that it moves about, and of
+    versions whole seconds, but its version ids are ULIDs, which begin with the time.
+    """
+    page = sorted(page, key=attrgetter("key"))
+    return [row for _, rows in groupby(page, attrgetter("key")) for row in _of_one_key(list(rows))]
+
+
+def _of_one_key(listed: list[ObjectSummary]) -> list[ObjectSummary]:
+    """Return the rows of a key, which the server has ``listed``, newest first. The one without an id was written while
+    versioning was off or suspended. It stands among its own kind where the server has it, and among the other kind by
+    when they were replaced. In one second it counts as the older one (see ``Trait.MARKERS_APART``).
+    """
+    rows = [row for row in listed if row.version_id != NULL_VERSION]
+    rows.sort(key=attrgetter("version_id"), reverse=True)
+    for number, row in enumerate(listed):
+        if row.version_id == NULL_VERSION:
+            second = row.modified.replace(microsecond=0)
+            newer = {
+                each.version_id for each in listed[:number] if each.is_delete_marker == row.is_delete_marker
+            }
+            rows.insert(sum(_is_newer(each, row, newer, second) for each in rows), row)
+    return sorted(rows, key=lambda row: not row.is_latest)
+
+
+def _is_newer(other: ObjectSummary, row: ObjectSummary, newer: set[str], second: datetime) -> bool:
+    if other.is_delete_marker == row.is_delete_marker:
+        return other.version_id in newer
+    return other.modified >= second
 
 
 PAGE_KEYS = 1000
