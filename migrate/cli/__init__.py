@@ -186,7 +186,11 @@ def _load(name: str) -> Any:
         raise typer.Exit(INTERRUPTED) from None
     # Modules live to the end: a collection that looked at all their objects took a twentieth of a second.
     gc.freeze()
-    return typer.main.get_group(app).commands[name]
+    # Its module may import those of others, and to build a command takes some milliseconds.
+    alone = typer.Typer(rich_markup_mode=app.rich_markup_mode)
+    alone.registered_commands = [info for info in app.registered_commands if info.name == name]
+    alone.registered_groups = [info for info in app.registered_groups if info.name == name]
+    return typer.main.get_group(alone).commands[name]
 
 
 app = typer.Typer(

@@ -106,7 +106,7 @@ def shop(postgres):
     return make_shop(postgres)
 
 
-def make_media(minio, bucket):
+def make_media(minio, bucket, large_bytes=2**24):
     """Fill a small bucket with odd keys, and one object of several parts; return its URL."""
     client = boto_client(minio.profile)
     for number, key in enumerate(KEYS):
@@ -118,11 +118,11 @@ def make_media(minio, bucket):
             Metadata={"owner": "plaza"},
             Tagging="kind=test",
         )
-    client.put_object(Bucket=bucket, Key="large.bin", Body=bytes(range(256)) * 2**16)
+    client.put_object(Bucket=bucket, Key="large.bin", Body=bytes(range(256)) * (large_bytes // 256))
     return f"s3://{bucket}?profile={minio.profile}"
 
 
 @pytest.fixture
 def media(minio, bucket):
-    """The URL of a bucket that ``make_media`` has filled."""
-    return make_media(minio, bucket)
+    """The URL of a bucket that ``make_media`` has filled with small objects."""
+    return make_media(minio, bucket, large_bytes=256)
