@@ -6,8 +6,10 @@ socket is shut.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import struct
 import threading
 import time
@@ -64,8 +66,11 @@ def shut_socket(number: int) -> None:
 
 def _duplicate(number: int) -> socket.socket:
     """Return the socket of a file's number once more. The connection may be closed by now, and its number be that of
-    another file: raises ``OSError`` where that is no socket, and keeps nothing of it open, such as a lock.
+    another file: raises ``OSError`` where that is no socket, before it is opened once more. To close it then would drop
+    the locks that SQLite has on it.
     """
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
     duplicate = os.dup(number)
     try:
         return socket.socket(fileno=duplicate)
