@@ -119,7 +119,7 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
 @pytest.mark.parametrize(
     ("bundle", "destination", "words"),
     [
-        ("bundle", "", "lies in it"),
+        pytest.param("bundle", "", "lies in it", marks=pytest.mark.torture),
         ("x/bundle", "x", "lies in it"),
         ("bundle", "bundle/new", "it lies in"),
         ("x", "x2", ""),

@@ -364,7 +364,7 @@ def test_a_mariadb_table_that_was_truncated_once_the_holder_had_ended_is_read_un
     "replacing",
     [
         "TRUNCATE t1",
-        "VACUUM FULL t1",
+        pytest.param("VACUUM FULL t1", marks=pytest.mark.torture),
         "CREATE TABLE new (LIKE t1); ALTER TABLE t1 RENAME TO old; ALTER TABLE new RENAME TO t1",
     ],
 )
@@ -398,12 +398,12 @@ def two_schemas(server, rows):
     return url
 
 
-@pytest.mark.parametrize("change", [RENAMED, SWAPPED])
+@pytest.mark.parametrize("change", [pytest.param(RENAMED, marks=pytest.mark.torture), SWAPPED])
 def test_a_schema_that_is_renamed_behind_the_snapshot_costs_a_new_one(
     postgres, other_postgres, tmp_path, change
 ):
     """No lock keeps it from that, and tables are read by their names."""
-    url, store = two_schemas(postgres, (20_000, 30_000)), open_location(str(tmp_path / "bundle"))
+    url, store = two_schemas(postgres, (2_000, 3_000)), open_location(str(tmp_path / "bundle"))
     progress = Watching([lambda: run_sql(url, change), lambda: None])
     with open_sources({"app": Endpoint(url)}) as opened:
         outcome = export(opened, store, workers=1, progress=progress, options=ExportOptions())
@@ -447,7 +447,7 @@ def test_a_table_that_lacks_a_column_since_its_name_is_another_tables_costs_a_ne
             snapshot.export(unit, MemorySink())
 
 
-@pytest.mark.parametrize("is_early", [True, False])
+@pytest.mark.parametrize("is_early", [True, pytest.param(False, marks=pytest.mark.torture)])
 def test_a_schema_that_is_renamed_while_definitions_are_read_costs_a_new_snapshot(
     postgres, other_postgres, tmp_path, monkeypatch, is_early
 ):

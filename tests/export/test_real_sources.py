@@ -163,7 +163,7 @@ def forge(store, files):
         store.put(key, data)
 
 
-@pytest.mark.parametrize("server", ["other_minio", "versitygw"])
+@pytest.mark.parametrize("server", ["other_minio", pytest.param("versitygw", marks=pytest.mark.torture)])
 def test_killed_on_a_bucket_then_the_same_command(request, server, make_bucket):
     """The lease of the dead process is taken over at once, there too."""
     server = request.getfixturevalue(server)

@@ -76,24 +76,58 @@ def database(request, tmp_path, monkeypatch):
     return exported_database(request, tmp_path)
 
 
-def compare(database) -> list[Finding]:
+def compare(database) -> dict[str, Finding]:
+    """Return what differs, by table."""
     reader = read_bundle(database.location)
-    return differences(reader, database.url)
+    return {finding.key: finding for finding in differences(reader, database.url)}
 
 
-def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):
+def test_rows_that_differ_are_named_with_both_values(database, monkeypatch):
+    """One of each kind, those of a table without a key, and the first where every row has changed. Another column is
+    named instead of every row.
+    """
     reader = read_bundle(database.location)
     (items,) = (row for row in reader.catalog() if row.name == "items")
     assert len(items.details["chunks"]) > 1
     assert sum(chunk["rows"] for chunk in items.details["chunks"]) == ROWS
-    assert compare(database) == []
+    assert compare(database) == {}
+    check_every_row_changed(database, monkeypatch)
     database.run(
         "UPDATE items SET price = 0.5, note = NULL WHERE id = 2500",
         "DELETE FROM items WHERE id = 17",
         "INSERT INTO items VALUES (9999, 'new', 1.5, 'more')",
+        *database.keyless,
     )
-    (finding,) = compare(database)
-    assert finding.key == database.label("items")
+    found = compare(database)
+    assert found.keys() == {database.label("items"), database.label("keyless")}
+    check_one_of_each_kind(found[database.label("items")], items)
+    (row,) = found[database.label("keyless")].rows
+    assert row.side == "only in the bundle"
+    assert dict(row.expected)["a"] == "7"
+    database.run("ALTER TABLE items ADD COLUMN more int")
+    finding = compare(database)[database.label("items")]
+    assert finding.what == "has other columns"
+    assert finding.found == f"{finding.expected}, more"
+
+
+def check_every_row_changed(database, monkeypatch):
+    """Some are named, and the finding says so; afterwards all is as it was."""
+    with monkeypatch.context() as patch:
+        patch.setattr("migrate.verify.row_diff.MOST_ROWS", 300)
+        patch.setattr("migrate.verify.row_diff.KEPT_ROWS", 50)
+        database.run("UPDATE items SET price = price + 1")
+        found = compare(database)
+    assert found.keys() == {database.label("items")}
+    (finding,) = found.values()
+    assert "many rows, among them" in finding.what
+    assert 1 < len(finding.rows) <= 100
+    for row in finding.rows:
+        assert row.side == "changed"
+        assert float(dict(row.found)["price"]) == float(dict(row.expected)["price"]) + 1
+    database.run("UPDATE items SET price = price - 1")
+
+
+def check_one_of_each_kind(finding, items):
     assert "1 changed, 1 only in the bundle, 1 only in the database" in finding.what
     changed, missing, more = finding.rows
     assert (changed.side, dict(changed.key)) == ("changed", {"id": "2500"})
@@ -107,34 +141,6 @@ def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(dat
     parts = {f"data/app/{name}" for chunk in items.details["chunks"] for name in chunk["parts"]}
     assert {changed.part, missing.part} <= parts
     assert changed.part != missing.part
-
-
-def test_rows_of_a_table_without_a_key_are_told_too(database):
-    database.run("UPDATE items SET name = name", *database.keyless)
-    (finding,) = compare(database)
-    assert finding.key == database.label("keyless")
-    (row,) = finding.rows
-    assert row.side == "only in the bundle"
-    assert dict(row.expected)["a"] == "7"
-
-
-def test_where_every_row_changed_the_first_are_told_and_the_answer_says_so(database, monkeypatch):
-    monkeypatch.setattr("migrate.verify.row_diff.MOST_ROWS", 300)
-    monkeypatch.setattr("migrate.verify.row_diff.KEPT_ROWS", 50)
-    database.run("UPDATE items SET price = price + 1")
-    (finding,) = compare(database)
-    assert "many rows, among them" in finding.what
-    assert 1 < len(finding.rows) <= 100
-    for row in finding.rows:
-        assert row.side == "changed"
-        assert float(dict(row.found)["price"]) == float(dict(row.expected)["price"]) + 1
-
-
-def test_another_column_is_named_instead_of_every_row(database):
-    database.run("ALTER TABLE items ADD COLUMN more int")
-    (finding,) = compare(database)
-    assert finding.what == "has other columns"
-    assert finding.found == f"{finding.expected}, more"
 
 
 @pytest.mark.parametrize(
