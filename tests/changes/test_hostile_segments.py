@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import shutil
+from functools import partial
 
 import psycopg
 import pyarrow as pa
@@ -19,19 +20,21 @@ import pytest
 
 from exporters.changes import MessageKind
 from exporters.mysql.changes.log import open_change_log as open_mysql_log
+from exporters.mysql.control_tables import ControlTables
 from exporters.postgres.changes.log import open_change_log as open_postgres_log
 from migrate.changes.apply import Applying
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.restore.mysql.changes.change_writer import open_change_writer as open_mysql_writer
+from migrate.restore.mysql.changes.follow_marks import FollowDetails
+from migrate.restore.mysql.changes.follow_marks import begin_mark as begin_mysql_mark
 from migrate.restore.postgres.changes.change_writer import open_change_writer as open_postgres_writer
 from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
-from tests.restore.mysql.changes.conftest import mark_base
 
 TABLES = """
 CREATE TABLE goods (id int PRIMARY KEY, note varchar(40), n int);
@@ -56,11 +59,25 @@ ROUNDS, SEED = int(os.environ.get("MOVEOUT_HOSTILE", "20")), int(os.environ.get(
 
 
 class Kept:
-    """What was captured of a source, the destination, and how both are asked."""
+    """What was captured of a source, the destination, and an open connection to it. ``mark``: writes there that it is
+    as it was at the base.
+    """
 
-    def __init__(self, destination, base, folder, open_writer, fetch, reset):
+    def __init__(self, destination, base, folder, open_writer, connection, mark):
         self.destination, self.base, self.origin = destination, base, folder
-        self._open_writer, self.fetch, self.reset = open_writer, fetch, reset
+        self._open_writer, self._connection, self._mark = open_writer, connection, mark
+
+    def fetch(self, query):
+        with self._connection.cursor() as cursor:
+            cursor.execute(query)
+            return list(cursor.fetchall())
+
+    def reset(self):
+        """Make the destination as it was."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("DELETE FROM goods")
+            cursor.execute("INSERT INTO goods VALUES (1, 'one', 1), (2, 'two', 2)")
+        self._mark()
 
     def apply(self, folder):
         last = folder.last()
@@ -79,17 +96,28 @@ def capture(log, base, folder, run_sql, url):
             Capture(folder).run(stream, CancellationToken(), end=end)
 
 
-@pytest.fixture(scope="module", params=["postgres", "mariadb"])
-def kept(request, tmp_path_factory):
-    path, case = tmp_path_factory.mktemp("captured"), f"case-{secrets.token_hex(4)}"
-    if request.param == "postgres":
-        old, new = (request.getfixturevalue(name).database() for name in ("postgres", "other_postgres"))
-        databases, log = postgres, open_postgres_log(old, {}, case)
-    else:
-        old, new = (
-            request.getfixturevalue(name).database() for name in ("followed_mariadb", "other_mariadb")
-        )
+@pytest.fixture(scope="module")
+def kept_postgres(postgres, other_postgres, tmp_path_factory):
+    yield from keep(postgres, other_postgres, tmp_path_factory.mktemp("captured"))
+
+
+@pytest.fixture(scope="module")
+def kept_mariadb(followed_mariadb, other_mariadb, tmp_path_factory):
+    yield from keep(followed_mariadb, other_mariadb, tmp_path_factory.mktemp("captured"))
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def kept(request):
+    return request.getfixturevalue(f"kept_{request.param}")
+
+
+def keep(old_server, new_server, path):
+    """Yield what is captured of a database of one server, with another one of the other."""
+    old, new, case = old_server.database(), new_server.database(), f"case-{secrets.token_hex(4)}"
+    if old.startswith("mysql"):
         databases, log = mysql, open_mysql_log(old, {}, case)
+    else:
+        databases, log = postgres, open_postgres_log(old, {}, case)
     for url in (old, new):
         databases.run_sql(url, TABLES)
     with log.open_base() as base:
@@ -99,16 +127,18 @@ def kept(request, tmp_path_factory):
     capture(log, base, folder, databases.run_sql, old)
     assert folder.last().number == len(CHANGES)
 
-    def reset():
-        databases.run_sql(new, "DELETE FROM goods; INSERT INTO goods VALUES (1, 'one', 1), (2, 'two', 2)")
-        if databases is mysql:
-            mark_base(new, "app", base)
-            return
-        with psycopg.connect(new) as connection:
-            begin_mark(connection, "app", base.position)
-
     open_writer = open_mysql_writer if databases is mysql else open_postgres_writer
-    yield Kept(new, base, path, open_writer, databases.fetch, reset)
+    with contextlib.ExitStack() as stack:
+        if databases is mysql:
+            connection = stack.enter_context(mysql.open_database(new))
+            marking = stack.enter_context(contextlib.closing(mysql.session(new)))
+            details = FollowDetails(base.log["database"], base.log["stem"])
+            table = ControlTables.apart_from(()).follow
+            mark = partial(begin_mysql_mark, marking, table, "app", base.position, details)
+        else:
+            connection = stack.enter_context(psycopg.connect(new, autocommit=True))
+            mark = partial(begin_mark, connection, "app", base.position)
+        yield Kept(new, base, path, open_writer, connection, mark)
     log.drop(base.log)
 
 
@@ -277,7 +307,7 @@ def test_damaged_files_are_named_and_nothing_of_them_is_applied(kept, tmp_path, 
     DAMAGED[case](segments)
     with pytest.raises((DamageError, GoneError), match="changes/app/"):
         kept.apply(segments.folder)
-    assert kept.fetch(kept.destination, ROWS) in STATES[:3]
+    assert kept.fetch(ROWS) in STATES[:3]
 
 
 @pytest.mark.parametrize("kind", ["CHANGE", "SHAPE"])
@@ -292,7 +322,7 @@ def test_messages_that_are_none_of_a_log_are_named_and_not_applied(kept, tmp_pat
         kept.apply(segments.folder)
     except MoveoutError:
         is_refused = True
-    rows = kept.fetch(kept.destination, ROWS)
+    rows = kept.fetch(ROWS)
     assert rows in (STATES[:2] if is_refused else [STATES[3]])
     assert is_refused or kind == "SHAPE"
 
@@ -321,7 +351,7 @@ def test_random_changes_of_messages_end_in_an_error_or_in_other_rows_of_that_tab
             ends.add("applied")
         except MoveoutError as error:
             ends.add(type(error).__name__)
-    assert kept.fetch(kept.destination, "SELECT id, note, n FROM untouched") == [(1, "kept", 1)]
+    assert kept.fetch("SELECT id, note, n FROM untouched") == [(1, "kept", 1)]
     assert len(ends) > 1
 
 
@@ -344,8 +374,8 @@ def test_a_name_is_never_sql(kept, tmp_path, name):
         )
     with pytest.raises(MoveoutError):
         kept.apply(segments.folder)
-    assert kept.fetch(kept.destination, ROWS) == STATES[0]
-    assert kept.fetch(kept.destination, "SELECT id, note, n FROM untouched") == [(1, "kept", 1)]
+    assert kept.fetch(ROWS) == STATES[0]
+    assert kept.fetch("SELECT id, note, n FROM untouched") == [(1, "kept", 1)]
 
 
 def renamed(payload, old, new):
