@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 import psycopg
 
+_REST_SECONDS = 0.01
+"""Between two transactions of one: without rest they take all processors, and the others wait."""
+
 
 @contextmanager
 def writing(url, write, count=4):
@@ -19,6 +22,7 @@ def writing(url, write, count=4):
             while not stop.is_set():
                 number += 1
                 written.extend(write(connection, writer, number))
+                stop.wait(_REST_SECONDS)
 
     threads = [threading.Thread(target=go_on, args=(writer,)) for writer in range(1, count + 1)]
     for thread in threads:

@@ -44,7 +44,7 @@ def transfer_money(url, stop):
     """Move money between accounts, and write each move down, until told to stop."""
     with psycopg.connect(url, autocommit=True) as connection:
         number = 0
-        while not stop.is_set():
+        while not stop.wait(0.01):
             number += 1
             one, other = number % 20 + 1, number * 7 % 20 + 1
             with connection.transaction():

@@ -80,7 +80,7 @@ def transfer_money(url: str, seed: int, stop: threading.Event) -> None:
     """Move one unit from summary to summary until told to stop; a deadlock undoes its transaction."""
     n = seed
     with open_database(url) as connection, connection.cursor() as cursor:
-        while not stop.is_set():
+        while not stop.wait(0.01):
             n = (n * 7919 + 13) % 1_999_993
             a, b = sorted((n % 2000, (n // 2000) % 2000))
             try:
