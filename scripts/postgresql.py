@@ -67,9 +67,9 @@ class PostgresServer:
             return False
         return True
 
-    def database(self, name: str = "", *, stays: bool = False) -> str:
-        """Create an empty database, return its URL. Without a name it gets one, and goes with ``drop_temporary``
-        unless it ``stays``.
+    def database(self, name: str = "", *, stays: bool = False, template: str = "template0") -> str:
+        """Create a database, empty or like the ``template``, return its URL. Without a name it gets one, and goes with
+        ``drop_temporary`` unless it ``stays``.
 
         Where the server can be told so, it copies files: to log each page takes half as long again, and twice the
         writes.
@@ -80,7 +80,7 @@ class PostgresServer:
                 self._temporary.append(name)
         with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
             strategy = "STRATEGY file_copy" if connection.info.server_version >= 150000 else ""
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 {strategy}'.encode())
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {strategy}'.encode())
         return self.url_of(name)
 
     def drop_temporary(self) -> None:

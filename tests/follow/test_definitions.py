@@ -145,6 +145,13 @@ CHANGED_ACCESS = {
 }
 
 
+def run_apart(url, scripts):
+    """Run each script in a transaction of its own."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for script in scripts:
+            connection.execute(script.encode())
+
+
 @pytest.fixture
 def move(postgres, other_postgres, tmp_path, monkeypatch):
     """The old and the new database, the base between them."""
@@ -163,8 +170,7 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     old, new = move
     calm = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
     assert (calm.code, calm.json["result"]["sources"][0]["undefined"]) == (0, []), calm
-    for statement in LATER.values():
-        run_sql(old, statement)
+    run_apart(old, LATER.values())
     followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
     assert followed.code == 3, followed
     assert sorted(followed.json["result"]["sources"][0]["undefined"]) == sorted(LATER)
@@ -190,8 +196,7 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     assert "cutover can begin" not in shown, shown
     refused = call("cutover", "-c", "moveout.toml")
     assert refused.code == 6, refused
-    for statement in LATER.values():
-        run_sql(new, statement)
+    run_apart(new, LATER.values())
     resynced = call("resync", "-c", "moveout.toml", "app:later.made")
     assert resynced.code == 0, resynced
     again = call("follow", "-c", "moveout.toml", "--until-caught-up")
@@ -213,9 +218,7 @@ def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, othe
         run_sql(url, REDEFINED)
     calm = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
     assert (calm.code, calm.json["result"]["sources"][0]["undefined"]) == (0, []), calm
-    for statement in AGAIN.values():
-        run_sql(old, statement)
-    run_sql(old, EXCHANGED)
+    run_apart(old, [*AGAIN.values(), EXCHANGED])
     followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
     assert followed.code == 3, followed
     undefined = followed.json["result"]["sources"][0]["undefined"]
@@ -227,8 +230,7 @@ def test_what_was_defined_otherwise_since_the_base_is_named(move, postgres, othe
         assert f"{thing} is MISSING at the new side" in " ".join(switched.out.split()), switched
     assert switched.code == 3, switched
     assert call("cutover", "-c", "moveout.toml", "--undo").code == 0
-    for statement in (*AGAIN.values(), EXCHANGED):
-        run_sql(new, statement)
+    run_apart(new, [*AGAIN.values(), EXCHANGED])
     resynced = call("resync", "-c", "moveout.toml", "app:public.fees")
     assert resynced.code == 0, resynced
     followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
@@ -297,8 +299,7 @@ def test_owners_privileges_comments_and_settings_that_changed_since_the_base_are
 
     def change(url):
         database = url.rpartition("/")[2].partition("?")[0]
-        for statement in CHANGED_ACCESS.values():
-            run_sql(url, statement.format(database=database, **words))
+        run_apart(url, [text.format(database=database, **words) for text in CHANGED_ACCESS.values()])
 
     def undefined():
         followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")

@@ -44,8 +44,9 @@ def codes_of(encoding: str) -> list[bytes]:
 def make_databases(encoding: str, *servers) -> list[str]:
     """A database of that encoding, of one name, on each server."""
     name = f"{encoding}_{os.urandom(4).hex()}".lower()
+    options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0 STRATEGY file_copy"
     for server in servers:
-        run_sql(server.url, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+        run_sql(server.url, f"CREATE DATABASE {name} {options}")
     return [server.url_of(name) for server in servers]
 
 

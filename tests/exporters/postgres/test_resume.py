@@ -35,12 +35,19 @@ VACUUM ANALYZE big
 """
 
 
-@pytest.fixture
-def big(postgres) -> str:
+@pytest.fixture(scope="module")
+def big_template(postgres) -> str:
+    """The name of a database that others are copied from."""
     url = postgres.database()
-    for statement in _TABLE.split(";"):
-        run_sql(url, statement)
-    return url
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in _TABLE.split(";"):
+            connection.execute(statement.encode())
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def big(postgres, big_template) -> str:
+    return postgres.database(template=big_template)
 
 
 @pytest.fixture
@@ -259,17 +266,16 @@ def test_values_that_are_shown_otherwise_are_other_values(postgres, tmp_path, ta
     [
         "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b",
         "ALTER TABLE t RENAME TO was; ALTER TABLE u RENAME TO t; ALTER TABLE was RENAME TO u",
-        "DROP TABLE u",
-        "ALTER TABLE u RENAME TO v",
-        "CREATE SCHEMA s; ALTER TABLE u SET SCHEMA s",
+        "DROP TABLE u; ALTER TABLE w RENAME TO v; CREATE SCHEMA s; ALTER TABLE x SET SCHEMA s",
     ],
-    ids=["columns", "tables", "dropped", "renamed", "moved"],
+    ids=["columns", "tables", "dropped, renamed, moved"],
 )
 def test_names_that_are_exchanged_between_the_snapshot_and_the_lock(postgres, tmp_path, change, monkeypatch):
     """Rows are read by the names that things have, definitions by those of the snapshot."""
     url, real, changes = postgres.database(), snapshot_session._lock, [change]
     run_sql(url, "CREATE TABLE t (a int, b int); CREATE TABLE u (a int, b text)")
     run_sql(url, "INSERT INTO t VALUES (1, 2); INSERT INTO u VALUES (3, 4)")
+    run_sql(url, "CREATE TABLE w AS TABLE u; CREATE TABLE x AS TABLE u")
 
     def lock(tables, holder):
         while changes and tables:
