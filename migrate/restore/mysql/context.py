@@ -32,13 +32,13 @@ class MysqlRestore(DatabaseRestore, kw_only=True):
     too_large: set[tuple[str, str]] = field(default_factory=set)
     """Schema and name of the tables with rows above the server's max_allowed_packet: a later run tries them again."""
     refusals: list[str] = field(default_factory=list)
-    """Definitions that the destination refuses: not marked as done, so a later run tries them again."""
+    """Definitions and rows that the destination refuses: not marked as done, so a later run tries them again."""
     needed: set[str] = field(default_factory=set)
     """The databases that those may need."""
     paused_events: list[str] = field(default_factory=list)
     """The events that run at the source, and here only once the destination is in use."""
     recorded: set[str | Loss] = field(default_factory=set)
-    """What of ``notes``, ``left_out`` and ``losses`` stands in the destination."""
+    """What of ``notes``, ``left_out`` and ``losses`` stands in the destination, or is not to stand there."""
 
     @cached_property
     def object_maker(self) -> ObjectMaker:
@@ -49,7 +49,7 @@ class MysqlRestore(DatabaseRestore, kw_only=True):
         """Note parts with rows that the server does not take before its max_allowed_packet is raised."""
         for part, error in sorted(parts, key=lambda entry: entry[0].name):
             self.too_large.add(part.table.key)
-            self.left_out.append(f"rows of {error}")
+            self.refusals.append(f"rows of {error}")
         if parts:
             error = max((error for _, error in parts), key=lambda error: error.size_bytes)
             self.notes.append(f"the restore is not finished: {error.next_step}, which restores the rest")

@@ -430,8 +430,10 @@ def _write_rows(job: MysqlRestore) -> WrittenRows:
     rows, ours = run.begin_rows(parts, done), run.selection.definitions
     writer = RowWriter(run.reader, connection, workers=run.workers, advance=rows.advance, ours=ours)
     writer.write_all(rows.parts)
+    before = set(job.notes)
     job.note_damage(writer.damaged, _label)
     job.note_too_large(writer.too_large)
+    job.recorded.update(set(job.notes) - before)  # once a later run has written the rest, they do not hold
     return rows.end()
 
 
