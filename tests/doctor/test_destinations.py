@@ -226,6 +226,7 @@ def test_what_keeps_a_followed_source_from_arriving_is_a_warning(other_postgres,
     assert all("follow = true" in finding["consequence"] and finding["fix"] for finding in problems.values())
 
 
+@pytest.mark.torture
 def test_a_mysql_that_counts_no_writes_for_the_account_is_named(mysql):
     name = urlsplit(mysql.database()).path[1:]
     with mysql.connect() as connection, connection.cursor() as cursor:
@@ -242,8 +243,9 @@ def test_a_mysql_that_counts_no_writes_for_the_account_is_named(mysql):
         cursor.execute("DROP USER doctor_counts")
 
 
-def test_settings_are_kept_over_a_restart_where_the_server_can(mysql, mariadb):
-    """MySQL writes them down itself. MariaDB does not, so the fix says what its option file needs."""
+@pytest.mark.torture
+def test_settings_are_kept_over_a_restart_where_the_server_can(mysql):
+    """MySQL writes them down itself."""
     [fix] = settings_of(mysql)
     with (
         kept_settings(mysql.url, names=["binlog_row_metadata"]),
@@ -257,6 +259,9 @@ def test_settings_are_kept_over_a_restart_where_the_server_can(mysql, mariadb):
             assert settings_of(mysql) == []
         finally:
             cursor.execute("RESET PERSIST binlog_row_metadata")
+
+
+def test_settings_that_a_restart_forgets_are_named_for_the_option_file(mariadb):
     [fix] = settings_of(mariadb)
     assert (
         "SET GLOBAL binlog_row_metadata = 'FULL'; -- a restart forgets it: write into the option file" in fix

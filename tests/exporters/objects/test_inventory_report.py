@@ -243,10 +243,11 @@ def test_a_damaged_file_is_found(filled, write, tmp_path):
         take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")
 
 
-def test_a_report_whose_pages_are_damaged_is_not_read_as_an_empty_one(write, tmp_path):
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.torture)], ids=["some", "all"])
+def test_a_report_whose_pages_are_damaged_is_not_read_as_an_empty_one(write, tmp_path, step):
     """Arrow returns no rows and no error for some of these bytes."""
     data, schema, ending = as_parquet([("a", "null", True, False, 1, "e")], "shop")
-    for place in range(4, len(data)):
+    for place in range(4, len(data), step):
         damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         where = tmp_path / "copied" / publish(damaged, schema, ending, bucket="shop", write=write)
         files = s3_inventory_report.Files(str(where), None)

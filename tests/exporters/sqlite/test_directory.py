@@ -16,7 +16,7 @@ from migrate.restore.sqlite.destination import read_files
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.run import Level, verify
-from tests.cli.conftest import run
+from tests.cli.conftest import call
 from tests.exporters.sqlite.conftest import TORTURE
 from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, schema_of, url_of
 from tests.tools.bundles import differences, read_bundle
@@ -123,7 +123,7 @@ def test_what_a_link_leads_to_and_a_directory_that_cannot_be_read_are_named(tmp_
         os.mkdir("d" * 250, dir_fd=opened[-1])
         opened.append(os.open("d" * 250, os.O_RDONLY, dir_fd=opened[-1]))
     list(map(os.close, opened))
-    ended = run("export", f"app=sqlite://{folder}", "--to", tmp_path / "bundle")
+    ended = call("export", f"app=sqlite://{folder}", "--to", tmp_path / "bundle")
     assert ended.code == 3
     reader = read_bundle(tmp_path / "bundle")
     gaps = {gap.item.partition("/")[0]: (gap.disposition, gap.reason) for _, gap in reader.gaps()}
@@ -140,7 +140,7 @@ def test_discover_counts_tables_and_names_damage(tmp_path):
     run_sql(tmp_path / "b.db", "PRAGMA user_version = 1")
     path = run_sql(tmp_path / "c.db", "CREATE TABLE t (x)")
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE TOBLE"))
-    [server] = run("discover", tmp_path, "--json").json["result"]["servers"]
+    [server] = call("discover", tmp_path, "--json").json["result"]["servers"]
     sources = {source["name"]: source for source in server["sources"]}
     assert [sources[name]["items"] for name in ("a.db", "b.db", "c.db")] == [2, 0, None]
     assert (sources["b.db"]["facts"], sources["c.db"]["problems"]) == (["empty"], ["its schema is damaged"])
@@ -198,8 +198,8 @@ def test_a_fifo_a_socket_and_a_link_to_a_device_are_not_opened(tmp_path, monkeyp
         with monkeypatch.context() as patch:
             patch.chdir(folder)
             listener.bind("socket")  # a whole path has room for 107 bytes
-        discovered = run("discover", folder, "--json")
+        discovered = call("discover", folder, "--json")
         assert [source["name"] for source in discovered.json["result"]["servers"][0]["sources"]] == ["a.db"]
-        assert run("export", f"app=sqlite://{folder}", "--to", tmp_path / "bundle").code == 0
+        assert call("export", f"app=sqlite://{folder}", "--to", tmp_path / "bundle").code == 0
     gaps = {gap.item: gap.reason for _, gap in read_bundle(tmp_path / "bundle").gaps()}
     assert gaps == dict.fromkeys(("fifo", "device", "socket"), "it is no file")
