@@ -85,24 +85,25 @@ def test_the_reader_gives_what_was_put_in(location):
 class Stopping(Silent):
     """Stops a server's main process for some seconds, so that it lets nobody in, when its snapshot has been taken."""
 
-    def __init__(self, process_id):
+    def __init__(self, process_id, monkeypatch):
         self.process_id = process_id
+        self.monkeypatch = monkeypatch
 
     def begin(self, what, **_):
         if what == "export app":
+            self.monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
             os.kill(self.process_id, signal.SIGSTOP)
             threading.Timer(5, os.kill, (self.process_id, signal.SIGCONT)).start()
 
 
 def test_an_export_waits_for_new_connections_to_a_source_that_has_answered(postgres, tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
     url = postgres.database()
     with psycopg.connect(url, autocommit=True) as db:
         db.execute("CREATE TABLE people AS SELECT i FROM generate_series(1, 3000) i")
     store = open_location(str(tmp_path / "bundle"))
     options = ExportOptions(attempts=1)
     with open_sources({"app": Endpoint(url)}) as opened:
-        progress = Stopping(postgres.child.popen.pid)
+        progress = Stopping(postgres.child.popen.pid, monkeypatch)
         outcome = export(opened, store, workers=1, progress=progress, options=options)
     assert outcome.complete, outcome.broken
 

@@ -274,7 +274,7 @@ STRANGER = "somebody else may have written to it at the destination"
     ],
 )  # fmt: skip
 def test_what_the_servers_say_is_waited_for_a_while(monkeypatch, states, logged, sessions, reason):
-    monkeypatch.setattr(cutover, "_COUNTED_SECONDS", 0.2)
+    monkeypatch.setattr(cutover, "_COUNTED_SECONDS", 0.2 if reason else 60.0)
     log = SimpleNamespace(logged_tables=lambda _: logged)
     monkeypatch.setattr(FollowedSource, "open_log", lambda _: log)
     monkeypatch.setattr(Cutover, "recent_sessions", lambda _: sessions)

@@ -34,14 +34,14 @@ def shut(server, *, loses_packets):
     ("kind", "loses_packets"), [("postgres", False), ("mariadb", False), ("mariadb", True)]
 )
 def test_a_new_connection_waits_for_a_server_that_answers_no_more(request, kind, loses_packets, monkeypatch):
-    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
-    monkeypatch.setattr(mysql, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(mysql, "GREETING_SECONDS", 0.5)
     server, pauses = request.getfixturevalue(kind), []
     url = server.database()
     engine = mysql if url.startswith("mysql") else postgres
     address = engine.parse_url(url)
     engine.connect(address).close()
+    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(mysql, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(mysql, "GREETING_SECONDS", 0.5)
     with shut(server, loses_packets=loses_packets) as let_go_on:
 
         def wait(seconds):

@@ -310,7 +310,7 @@ def test_an_open_transaction_is_waited_for_and_named(postgres, monkeypatch):
         session = other.info.backend_pid
     assert len(notes) == 2
     for named in notes:
-        assert re.search(r"^waiting for [0-9] s: session .*nightly-report", named), notes
+        assert re.search(r"^waiting for [0-9]+ s: session .*nightly-report", named), notes
         assert named.endswith(f"; let it end, or: SELECT pg_terminate_backend({session})")
     with pytest.raises(ZeroDivisionError), log.open_base() as base:
         1 / 0  # noqa: B018

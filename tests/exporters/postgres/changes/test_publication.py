@@ -51,7 +51,7 @@ def test_a_table_that_stays_locked_is_named(url, monkeypatch):
         application.execute("LOCK TABLE z IN SHARE ROW EXCLUSIVE MODE")
         session = application.info.backend_pid
         with pytest.raises(
-            SourceUnreachableError, match=rf"z. cannot be followed: waiting for \d s: session {session} \("
+            SourceUnreachableError, match=rf"z. cannot be followed: waiting for \d+ s: session {session} \("
         ):
             published(url)
 
