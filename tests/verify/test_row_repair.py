@@ -167,6 +167,12 @@ def counts(compared):
     }
 
 
+@pytest.mark.parametrize(
+    "database",
+    [Postgres, pytest.param(Mariadb, marks=pytest.mark.torture), Sqlite],
+    indirect=True,
+    ids=["postgres", "mariadb", "sqlite"],
+)
 def test_a_live_source_gives_the_rows_that_the_bundle_does_not_have(database, tmp_path):
     (tmp_path / "other").mkdir()
     other = type(database)(database.server, tmp_path / "other")

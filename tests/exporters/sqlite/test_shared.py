@@ -33,7 +33,10 @@ def sakila(tmp_path) -> Path:
     return tmp_path / "sakila.sqlite"
 
 
-@pytest.mark.parametrize(("name", "tables", "rows"), [("chinook", 11, 15607), ("sakila", 21, 46273)])
+@pytest.mark.parametrize(
+    ("name", "tables", "rows"),
+    [pytest.param("chinook", 11, 15607, marks=pytest.mark.torture), ("sakila", 21, 46273)],
+)
 def test_a_sample_comes_back_equal(tmp_path, request, name, tables, rows):
     source = request.getfixturevalue(name)
     bundle, destination = tmp_path / "bundle", tmp_path / "new.sqlite"

@@ -176,13 +176,15 @@ def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
     if not known:
         pytest.skip("this PostgreSQL is built without contrib: types of extensions are not tried")
     url, destination = postgres.database(), other_postgres.database()
-    for name, (type_, value) in known.items():
-        run_sql(
-            url,
+    run_sql(
+        url,
+        "".join(
             f"CREATE EXTENSION {name}; CREATE TABLE of_{name} (v {type_}, vs {type_}[], k {type_} DEFAULT '{value}');"
             f"INSERT INTO of_{name} VALUES ('{value}', ARRAY['{value}', NULL]::{type_}[], NULL);"
-            f"INSERT INTO of_{name} VALUES (NULL, '{{}}')",
-        )
+            f"INSERT INTO of_{name} VALUES (NULL, '{{}}');"
+            for name, (type_, value) in known.items()
+        ),
+    )
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, reader.catalog()) == []
@@ -207,10 +209,12 @@ INSERT INTO {name} VALUES (1, {text});
 
 def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
     url, destination = postgres.database(), other_postgres.database()
+    statements = []
     for name in NAMES:
         words = {"name": name, "other": "_" + name[:20], "index": "i" + name[:20]}
         quoted = {key: quote_name(word) for key, word in words.items()}
-        run_sql(url, WITH_NAMES.format(**quoted, text=quote_literal(name)))
+        statements.append(WITH_NAMES.format(**quoted, text=quote_literal(name)))
+    run_sql(url, "".join(statements))
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert {row.name for row in reader.catalog()} == set(NAMES)
