@@ -55,16 +55,11 @@ def test_the_values_are_in_the_files(location):
     assert check_parquet(bundle, bundle.catalog()) == []
 
 
-def test_they_come_back(source, location):
+def test_they_come_back_and_one_that_differs_afterwards_is_found(source, location):
     destination = source.parent / "destination.db"
     assert restore_file(location, destination).findings == ()
     assert everything(destination) == everything(source)
     assert differences(read_bundle(location), url_of(destination)) == []
-
-
-def test_a_long_value_that_differs_is_found(source, location):
-    destination = source.parent / "other.db"
-    restore_file(location, destination)
     run_sql(destination, "UPDATE plain SET v = v || '!' WHERE id = 402")
     ((row,),) = [one.rows for one in differences(read_bundle(location), url_of(destination))]
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])

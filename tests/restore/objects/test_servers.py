@@ -145,13 +145,25 @@ def test_a_destination_that_keeps_no_tags_is_found_out(
     assert [row["item"] for row in rows if row["property"] == "tag"] == ["tagged"]
 
 
+@pytest.fixture(scope="module")
+def large(
+    minio: S3Server, make_bucket: Callable[[S3Server], str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Shop, BundleReader]:
+    """A bucket with an object that goes in parts, and its bundle."""
+    shop = Shop(minio, make_bucket(minio), boto_client(minio.profile))
+    shop.put("large", bytes(33 * 2**20))
+    return shop, take_out(shop.url, tmp_path_factory.mktemp("large") / "bundle")
+
+
 def test_objects_in_parts_arrive_where_no_unfinished_upload_is_an_error(
-    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: tuple[Shop, BundleReader],
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As rclone answers. They were left out, since one looks for uploads of theirs first."""
-    shop, destination = shops
-    shop.put("large", bytes(33 * 2**20))
-    reader = take_out(shop.url, tmp_path / "bundle")
+    (_, reader), destination = large, make_shop(other_minio)
 
     def lists_uploads(asked: Asked) -> bool:
         return asked.method == "GET" and "uploads" in asked.query
@@ -193,12 +205,14 @@ def test_what_is_there_is_read_where_no_checksum_tells(
 
 
 def test_objects_in_parts_arrive_where_nobody_may_list_unfinished_uploads(
-    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: tuple[Shop, BundleReader],
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They were left out. A bundle needs that right, and doctor says so."""
-    shop, destination = shops
-    shop.put("large", bytes(33 * 2**20))
-    reader = take_out(shop.url, tmp_path / "bundle")
+    (shop, reader), destination = large, make_shop(other_minio)
     everything = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
     denied = {**everything, "Effect": "Deny", "Action": ["s3:ListBucketMultipartUploads"]}
     accounts = Accounts(parse(f"s3://none?profile={destination.server.profile}"))
