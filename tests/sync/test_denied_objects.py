@@ -56,12 +56,11 @@ def prepared(command: str, old: Shop, there: str, bundle: Path) -> list[str]:
 
 @pytest.fixture
 def old(minio: S3Server, make_shop: MakeShop) -> Shop:
+    """A bucket of small objects."""
     shop = make_shop(minio)
     for number in range(5):
         shop.put(f"a/{number}")
         shop.put(f"denied/{number}")
-    for name in ("a", "denied"):
-        shop.put(f"{name}/large", LARGE)
     return shop
 
 
@@ -90,6 +89,8 @@ def test_what_is_denied_is_named_and_all_else_arrives(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
+    for name in ("a", "denied"):
+        old.put(f"{name}/large", LARGE)
     new = make_shop(minio)
     if history:
         for shop in (old, new):

@@ -37,6 +37,8 @@ from tests.tools.waiting import eventually
 __all__ = ["encrypted", "server"]
 
 PART = 16 * 2**20
+LARGE = 2 * PART + 2**20
+"""The size of an object that is sent in parts also where the source has it whole."""
 
 
 def upload_parts(shop: Shop, key: str, parts: list[tuple[int, bytes]]) -> None:
@@ -181,7 +183,7 @@ def begin(move: Move, key: str, data: bytes, *, which_etag: str | None = None) -
 
 
 def test_parts_that_are_there_are_not_sent_again(move: Move) -> None:
-    data = bytes(range(256)) * (48 * 4096)
+    data = bytes(range(256)) * (LARGE // 256)
     begin(move, "video", data)
     counted = Counting()
     done = move.with_progress(counted).run()
@@ -194,7 +196,7 @@ def test_parts_that_are_there_are_not_sent_again(move: Move) -> None:
 
 def test_parts_of_an_older_version_are_dropped(move: Move) -> None:
     """They were begun with its metadata."""
-    data = bytes(range(256)) * (48 * 4096)
+    data = bytes(range(256)) * (LARGE // 256)
     begin(move, "video", data, which_etag="another")
     counted = Counting()
     assert move.with_progress(counted).run().copied == 1
@@ -270,7 +272,7 @@ def test_what_is_damaged_on_the_way_from_the_source_is_read_again(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
     """Nothing else would ever find it: the record says that the object is as it was copied."""
-    data = random.Random(kind).randbytes(11 * 2**20 if kind == "small parts" else 40 * 2**20)
+    data = random.Random(kind).randbytes(11 * 2**20 if kind == "small parts" else LARGE)
     if kind == "md5":
         put_without_checksum(move, "video", data)
     elif kind == "crc64nvme":
@@ -289,7 +291,7 @@ def test_what_is_damaged_on_the_way_from_the_source_is_read_again(
 def test_what_always_contradicts_the_sources_checksum_is_not_copied(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    move.source.put("video", bytes(40 * 2**20), ChecksumAlgorithm="CRC64NVME")
+    move.source.put("video", bytes(LARGE), ChecksumAlgorithm="CRC64NVME")
     server = move.source.server
     with FlippingProxy(server.endpoint, left=1 << 60) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
@@ -306,7 +308,7 @@ def test_checksums_of_parts_that_are_computed_anyway_are_not_computed_again(
     move: Move, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
     """MD5s are most of the work: the destination computes them of the same parts."""
-    data = random.Random(1).randbytes(5 * PART // 2)
+    data = random.Random(1).randbytes(LARGE)
     if algorithm:
         move.source.put("video", data, ChecksumAlgorithm=algorithm)
     else:
@@ -498,7 +500,7 @@ def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
     """As servers do after some days, by a rule or by themselves. It was left out until the next run, or came in other
     parts than the source's.
     """
-    data = random.Random(3).randbytes(34 * 2**20)
+    data = random.Random(3).randbytes(17 * 2**20 if in_parts else LARGE)  # three parts
     if in_parts:
         upload(move.source, "video", data, 6 * 2**20)
     else:
@@ -528,7 +530,7 @@ def test_an_older_object_is_not_taken_for_one_whose_upload_was_dropped_at_its_en
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, history: bool
 ) -> None:
     """It has the same bytes, and other metadata; an older version the same metadata, too."""
-    data = random.Random(3).randbytes(33 * 2**20)
+    data = random.Random(3).randbytes(LARGE)
     old, new, key = move.source, move.destination, "video"
     if history:
         for shop in (old, new):
