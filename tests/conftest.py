@@ -23,7 +23,6 @@ from scripts.network.toxiproxy import Toxiproxy
 from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
-from tests.tools.clients import boto_client
 from tests.tools.memory_files import make_base_directory, remove_base_directory
 from tests.tools.raw_s3 import raw_request
 from tests.tools.tally import end_test, print_counts
@@ -318,7 +317,7 @@ def make_bucket(servers: Servers, pytestconfig: pytest.Config) -> Callable[[S3Se
 
     def make(server: S3Server) -> str:
         name = f"bucket-{secrets.token_hex(6)}"
-        boto_client(server.profile).create_bucket(Bucket=name)
+        raw_request(server, "PUT", name)
         pytestconfig.stash[BUCKETS].append((server, name))
         return name
 

@@ -22,6 +22,7 @@ from migrate.sync.plan import Sides
 from migrate.sync.run import SyncOptions, sync
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, make_shop
+from tests.tools.raw_s3 import raw_request
 
 __all__ = ["make_shop"]
 
@@ -89,7 +90,7 @@ class Move:
 
 
 def body(shop: Shop, key: str) -> bytes:
-    return shop.boto.get_object(Bucket=shop.name, Key=key)["Body"].read()
+    return raw_request(shop.server, "GET", f"{shop.name}/{key}").body
 
 
 @pytest.fixture

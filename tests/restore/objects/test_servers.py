@@ -48,7 +48,11 @@ def fill(shop: Shop) -> dict[str, bytes]:
         if shop.server.profile == "rclone" and not key.isprintable():
             continue  # it takes them, and then fails at every listing of the bucket (rclone 1.75)
         try:
-            shop.put(key, b"" if key.endswith("/") and key != "full/" else b"%d" % number)
+            shop.boto.put_object(
+                Bucket=shop.name,
+                Key=key,
+                Body=b"" if key.endswith("/") and key != "full/" else b"%d" % number,
+            )
         except botocore.exceptions.ClientError:
             continue
     bucket = open_bucket(shop.url)
