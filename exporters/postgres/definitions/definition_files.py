@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -214,8 +213,7 @@ def _environment(session: PostgresSession) -> dict[str, str]:
     """Return the variables with which pg_dump reaches the server on which the snapshot is. It begins, and pg_dumpall
     ends, under the timeout that the role has.
     """
-    password = session.holder.info.password or None
-    environment = {**os.environ, **session.address.environment(password)}
+    environment = session.address.environment(session.holder)
     if session.position["sessions"]["statement_timeout"] != "0":
         environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {pg_dump.NO_TIMEOUT}"
     return {

@@ -141,14 +141,16 @@ class PostgresAddress(WithSecrets, frozen=True):
         """Return the address of another database of the same server. ``url`` stays as it is."""
         return replace(self, keywords={**self.keywords, "dbname": name})
 
-    def environment(self, password: str | None) -> dict[str, str]:
-        """Return the variables by which libpq programs (pg_dump) reach the same database without a secret on
-        their command line.
+    def environment(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
+        """Return the variables with which libpq programs (pg_dump) reach the same database as a ``connection`` to it,
+        without a secret on their command line. For them a service file would count for more than what the URL says.
         """
         options = Conninfo.get_defaults()
         names = {option.keyword.decode(): option.envvar.decode() for option in options if option.envvar}
-        variables = {names[word]: value for word, value in self.keywords.items() if word in names}
-        return variables | ({"PGPASSWORD": password} if password else {})
+        words = {option.keyword.decode(): (option.val or b"").decode() for option in connection.pgconn.info}
+        words |= {**self.keywords, "password": connection.info.password, "service": ""}
+        variables = {name: value for name, value in os.environ.items() if name not in names.values()}
+        return variables | {names[word]: value for word, value in words.items() if word in names and value}
 
 
 def parse_url(url: str, secrets: Mapping[str, str] = {}) -> PostgresAddress:

@@ -1,6 +1,5 @@
 """What tests do with databases and their bundles."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -80,7 +79,9 @@ def dump(url: str, *options: str) -> str:
 def dump_bytes(url: str, *options: str) -> bytes:
     """The same where the database's text need not be in an encoding."""
     tools = find_tools(int(fetch(url, "SHOW server_version_num")[0][0]) // 10000)
-    environment = dict(os.environ) | parse_url(url).environment(None)
+    with psycopg.connect(url, client_encoding="UTF8") as connection:
+        environment = parse_url(url).environment(connection)
+    del environment["PGCLIENTENCODING"]
     arguments = [tools.pg_dump, "--restrict-key=key", *options]
     return subprocess.run(arguments, env=environment, check=True, capture_output=True).stdout
 

@@ -122,7 +122,9 @@ def test_what_variables_set_in_our_sessions_is_not_taken_for_the_databases(postg
     url = postgres.database()
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS n")
     begun = fetch(url, "SELECT current_setting('timezone'), current_setting('datestyle')")
-    (tmp_path / "services").write_text("[other]\nclient_encoding=LATIN1\n")
+    (tmp_path / "services").write_text(
+        "[other]\nclient_encoding=LATIN1\nhost=127.0.0.9\nuser=nobody\ndbname=x\n"
+    )
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGSERVICE", "other")
     monkeypatch.setenv("PGTZ", "Asia/Tokyo")

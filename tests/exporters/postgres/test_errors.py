@@ -464,8 +464,8 @@ def of_a_snapshot(server, url):
     """Make a table, and yield what dumps the definitions as of a snapshot that is held meanwhile."""
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x")
     address = parse_url(url)
-    environment = {**os.environ, **address.environment(server.password)}
     with connect(address) as holder:
+        environment = address.environment(holder)
         tools = find_tools(holder.info.server_version // 10000)
         holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
