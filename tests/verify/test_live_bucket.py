@@ -181,7 +181,7 @@ def test_an_object_that_cannot_be_read_is_a_finding_and_a_server_that_is_away_an
         described(object_row("a"), error=SourceUnreachableError("away"))
 
 
-SOON, LATER, PAST = (datetime.now(UTC) + timedelta(hours=hours) for hours in (1, 2, -1))
+SOON, LATER, PAST = (datetime.now(UTC) + timedelta(days=days) for days in (1, 2, -1))
 
 
 @pytest.mark.parametrize(
