@@ -61,7 +61,7 @@ def test_long_rows_that_were_not_foreseen_leave_whole(source, bundle, tmp_path, 
     assert digests[0] == digests[1]
 
 
-def test_they_come_back(source, bundle, other_postgres):
+def test_they_come_back_and_a_long_value_that_differs_is_found(source, bundle, other_postgres):
     destination = other_postgres.database()
     outcome = restore_from(bundle, "app", destination, workers=2)
     assert outcome.findings == ()
@@ -69,11 +69,6 @@ def test_they_come_back(source, bundle, other_postgres):
         query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
         assert fetch(destination, query) == fetch(source, query)
     assert differences(bundle, destination) == []
-
-
-def test_a_long_value_that_differs_is_found(bundle, other_postgres):
-    destination = other_postgres.database()
-    restore_from(bundle, "app", destination, workers=2)
     run_sql(destination, "UPDATE plain SET t = t || '!' WHERE id = 800")
     (finding,) = differences(bundle, destination)
     (row,) = finding.rows

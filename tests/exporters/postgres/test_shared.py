@@ -1,5 +1,6 @@
 """Databases as people have them, by the command line: out, back, and equal."""
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -37,13 +38,24 @@ def load(postgres, url: str, name: str, directory: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, env=os.environ, text=True)
 
 
+@pytest.fixture(scope="module")
+def exported(postgres, tmp_path_factory):
+    """Load and export a sample, once; return its URL and the bundle."""
+
+    @functools.cache
+    def export(name):
+        url, directory = postgres.database(), tmp_path_factory.mktemp(name)
+        load(postgres, url, name, directory)
+        words = ("export", f"app={url}", "--to", directory / "bundle", "--max-connections", 2)
+        assert result(*words)["complete"]
+        return url, directory / "bundle"
+
+    return export
+
+
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
-    url, destination = postgres.database(), other_postgres.database()
-    load(postgres, url, name, tmp_path)
-    bundle = tmp_path / "bundle"
-    exported = result("export", f"app={url}", "--to", bundle)
-    assert exported["complete"]
+def test_a_sample_comes_back_equal(exported, other_postgres, name):
+    (url, bundle), destination = exported(name), other_postgres.database()
     restored = result("restore", bundle, f"app={destination}")["restored"][0]
     assert (restored["findings"], restored["left_out"]) == ([], [])
     result("verify", bundle, "--level", "full", "--against", f"app={destination}")
@@ -56,13 +68,9 @@ def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
     assert rows is None or restored["items"] == rows
 
 
-def test_one_table_of_a_sample_by_the_command_line(postgres, other_postgres, tmp_path):
-    url, destination = postgres.database(), other_postgres.database()
-    load(postgres, url, "chinook", tmp_path)
-    result("export", f"app={url}", "--to", tmp_path / "bundle", "--max-connections", 2)
-    restored = result(
-        "restore", tmp_path / "bundle", f"app={destination}", "--only", "artist", "--only", "album"
-    )
+def test_one_table_of_a_sample_by_the_command_line(exported, other_postgres):
+    (_, bundle), destination = exported("chinook"), other_postgres.database()
+    restored = result("restore", bundle, f"app={destination}", "--only", "artist", "--only", "album")
     assert restored["restored"][0]["items"] == 275 + 347
     names = fetch(
         destination,
