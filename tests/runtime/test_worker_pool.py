@@ -50,15 +50,15 @@ def test_the_first_error_cancels_the_rest_and_is_raised():
     def work(number):
         if number == 3:
             raise ValueError(number)
-        if cancellation.wait(30) and number > 3:
-            done.append(number)
+        cancellation.wait(30)
+        done.append(number)
 
     with pytest.raises(ValueError, match="3"):
         for _ in run_all(
             ThreadWorkerPool(work, 4, name="pool-b", ahead=50, cancellation=cancellation), range(100)
         ):
             pass
-    assert done == []
+    assert set(done) <= {0, 1, 2, 4}, "who has met the error may take one more before it is heard of"
     assert alive("pool-b") == []
 
 
