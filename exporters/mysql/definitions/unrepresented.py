@@ -26,6 +26,11 @@ _SPATIAL = (
 )
 """MariaDB's: no definition shows what a column was given by ``REF_SYSTEM_ID``. MySQL has no such table."""
 _LOADED = "SELECT name, dl FROM mysql.func ORDER BY 1"
+_HIDDEN = Loss(
+    "prepared transactions",
+    "all of them",
+    "they are hidden, if there are any: the account has no XA_RECOVER_ADMIN on *.*",
+)
 _SERVERS = "SELECT Server_name, Wrapper FROM mysql.servers ORDER BY 1"
 
 
@@ -50,7 +55,8 @@ def unrepresented_losses(connection: Connection) -> list[Loss]:
             f"it is of the whole server, for {wrapper}, with a password; make it again on the destination"
         )
         losses.append(Loss(f"server {quote_name(str(name))}", "all of it", reason))
-    losses += map(_unended, prepared_transactions(connection) or ())
+    prepared = prepared_transactions(connection)
+    losses += [_HIDDEN] if prepared is None else map(_unended, prepared)
     if not connection.is_mariadb:
         if _rows(connection, _ENCRYPTION) == [("YES",)]:
             reason = "new tables are encrypted by default; on the destination as its own settings say"
