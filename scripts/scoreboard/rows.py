@@ -137,8 +137,11 @@ def _faults(name: str, engine: str, **environment: object) -> Step:
 
 
 def _long_tests(name: str, *paths: str) -> Step:
-    words = " ".join(f"tests/{path}" for path in paths)
-    step = _torture(name, f"-n 2 --dist loadfile {words}")
+    words = [f"tests/{path}" for path in paths]
+    others = [file for file, _ in _GENERATED.values() if file.startswith(tuple(f"{word}/" for word in words))]
+    step = _torture(
+        name, " ".join(["-n 2 --dist loadfile", *words, *(f"--ignore={file}" for file in others)])
+    )
     return replace(step, read=of_long_tests)
 
 
@@ -151,6 +154,13 @@ def _bench(name: str) -> Step:
     return Step(name, ("make", "bench", f"ARGS=--quick {name}"), read=of_bench)
 
 
+_GENERATED = {
+    "PostgreSQL": ("tests/exporters/postgres/test_block_parser.py", 3000),
+    "MySQL": ("tests/exporters/mysql/test_block_parser.py", 3000),
+    "SQLite": ("tests/exporters/sqlite/test_fetched_blocks.py", 2000),
+    "a restore to PostgreSQL": ("tests/restore/postgres/test_binary_rows.py", 2000),
+}
+"""Tests of random tables, and how many tables make a round. Their own row has all their long tests."""
 _CRASH_POINTS = "tests/crash_points/test_crash_points.py"
 _FORECASTS = (
     *(".venv/bin/python", "-m", "scripts.bench.forecast", "check"),
