@@ -98,10 +98,13 @@ def test_a_directory_means_the_same_in_another_directory(monkeypatch, tmp_path):
 
 
 def every_error():
+    """All that are loaded, but for those of engines that are made of other arguments."""
     left = [MoveoutError]
     while left:
         kind = left.pop()
         left.extend(kind.__subclasses__())
+        if "__init__" in vars(kind) and kind.__module__ not in {"exporters.errors", "migrate.errors"}:
+            continue
         if issubclass(kind, DamageError):
             yield kind("k", expected="this", found="that", next_step="look")
         else:
