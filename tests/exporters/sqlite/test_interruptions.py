@@ -191,7 +191,9 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
             ]
             ((count, last),) = fetch(destination, "SELECT count(*), max(n) FROM log")
             assert count == (last + 1 if count else 0)
-        eventually(lambda: writer.poll() is not None or fetch(path, "SELECT count(*) FROM log")[0][0] > count)
+        with closing(sqlite3.connect(path)) as live:
+            logged = "SELECT count(*) FROM log"
+            eventually(lambda: writer.poll() is not None or live.execute(logged).fetchone()[0] > count)
         assert writer.poll() is None
     finally:
         writer.kill()
