@@ -65,6 +65,7 @@ app: written at the new side since 2026-11-28T00:00:09Z:
 shop: nothing was written at the new side since 2026-11-28T00:00:09Z
 ! media is another matter
 The old side may be written to again
+→ the old side lacks what was written at the new one: bring it over before it is used
 """
 
 

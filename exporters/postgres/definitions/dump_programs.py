@@ -19,8 +19,11 @@ _WRAPPER = "pg_wrapper"
 """What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time again."""
 
 
-_DEMANDS, _DEMANDS_FROM = ("require_auth", "sslcertmode"), 16
-"""Parameters of libpq that programs before this version do not know."""
+_DEMANDS: Mapping[str, str] = {"require_auth": "", "sslcertmode": "allow"}
+"""Parameters of libpq that its programs before a version do not know, and with which values they demand nothing: a
+connection has these also where nobody has set them.
+"""
+_DEMANDS_FROM = 16
 
 
 class Tools(Struct, frozen=True):
@@ -50,7 +53,7 @@ def find_tools(server_major: int, parameters: Mapping[str, str] = {}) -> Tools:
     demand of a connection: an older one would not know them, and connect all the same. Raises ``SourceUsageError``
     where there is none.
     """
-    demands = [word for word in _DEMANDS if parameters.get(word)]
+    demands = [word for word, usual in _DEMANDS.items() if parameters.get(word, usual) not in {"", usual}]
     majors = []
     for directory in _directories():
         major = _major(directory / "pg_dump")

@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -107,12 +107,14 @@ def test_a_wrong_password_is_not_allowed_whatever_is_demanded(postgres, monkeypa
         connect(parse_url(f"{postgres.url}?require_auth=scram-sha-256"))
 
 
-def test_a_pg_dump_that_does_not_know_a_demand_is_not_run(tmp_path, monkeypatch):
+def test_a_pg_dump_that_does_not_know_a_demand_is_not_run(postgres, tmp_path, monkeypatch):
     for name in ("pg_dump", "pg_restore"):
         (tmp_path / name).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.7'\n")
         (tmp_path / name).chmod(0o700)
     monkeypatch.setattr(dump_programs, "_directories", lambda: iter([tmp_path]))
     assert dump_programs.find_tools(15, {"require_auth": ""}).major == 15
+    with closing(connect(parse_url(postgres.url))) as connection:
+        assert dump_programs.find_tools(15, connection.info.get_parameters()).major == 15
     with pytest.raises(SourceUsageError, match="require_auth is demanded, and pg_dump 15 does not") as error:
         dump_programs.find_tools(15, {"require_auth": "scram-sha-256"})
     assert error.value.next_step.startswith("install postgresql-client-16")
