@@ -106,7 +106,9 @@ def _cut(packets: bytes, payloads: list[bytes]) -> int:
 
 
 class Wire:
-    """Queries of one session. ``raw`` is PyMySQL's connection, whose buffered reader is used."""
+    """Queries of one session. ``raw`` is PyMySQL's connection. Rows are read below its buffered reader, which is empty
+    once an answer was read: its ``readinto1`` (CPython) waits for more while it holds the end of the rows.
+    """
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -116,7 +118,7 @@ class Wire:
         broken line.
         """
         self._raw._execute_command(COMMAND.COM_QUERY, statement)  # noqa: SLF001  the one way to send without reading
-        packets = _Packets(self._raw._rfile.readinto1)  # noqa: SLF001
+        packets = _Packets(self._raw._rfile.raw.readinto)  # noqa: SLF001
         head = packets.next_payload()
         _raise_if_error(head)
         columns = int.from_bytes(head[1:3], "little") if head[0] == _TWO_BYTES else head[0]

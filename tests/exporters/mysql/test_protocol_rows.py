@@ -1,5 +1,11 @@
 """Packets as they arrive, in whatever pieces, become the values that were sent."""
 
+import fcntl
+import socket
+import struct
+import termios
+import threading
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -7,9 +13,10 @@ from hypothesis import strategies as st
 
 from exporters.errors import SourceError
 from exporters.mysql.rows import protocol_rows
-from exporters.mysql.rows.protocol_rows import _Packets, payloads_of
+from exporters.mysql.rows.protocol_rows import Wire, _Packets, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, value_at
 from exporters.sql.row_blocks import LongRowText
+from tests.tools.waiting import eventually
 
 EOF = b"\xfe\0\0\x02\0"
 
@@ -133,3 +140,33 @@ def test_rows_of_another_table_are_not_taken_for_ours():
     for count in (1, 3):
         with pytest.raises(SourceError, match="other columns"):
             columns_of([row, row], [pa.binary()] * count)
+
+
+class AnsweredConnection:
+    """A driver's connection whose server answers by what comes out of a socket."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._rfile = ours.makefile("rb")
+
+    def _execute_command(self, command: int, statement: str) -> None:
+        pass
+
+
+def test_rows_end_where_the_end_arrives_with_the_last_bytes_of_a_large_row():
+    """The export waited for ever: a buffered reader had the end, and waited for more before it gave that away."""
+    ours, servers = socket.socketpair()
+    row, column = packets(length_encoded(b"x" * 400_000)), packets(b"a definition")
+    head, end = packets(b"\x01") + column + packets(EOF), packets(EOF)
+
+    def answer() -> None:
+        servers.sendall(head + row[:-5000])
+        eventually(lambda: not struct.unpack("i", fcntl.ioctl(servers, termios.TIOCOUTQ, bytes(4)))[0])
+        servers.sendall(row[-5000:] + end)
+
+    ours.settimeout(20)
+    with ours, servers:
+        server = threading.Thread(target=answer)
+        server.start()
+        blocks = list(Wire(AnsweredConnection(ours)).query("SELECT a FROM t"))
+        server.join()
+    assert [payload for block in blocks for payload in payloads_of(block)] == [row[4:]]
