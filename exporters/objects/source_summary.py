@@ -257,9 +257,7 @@ class SummaryWriter(Struct, frozen=True):
 
 
 def _lost_order(inventory: Inventory, shard: int) -> Iterator[Loss]:
-    """Yield the delete markers of a shard beside a version of which nobody knows whether it is older, or the other way
-    round.
-    """
+    """Yield a loss where a delete marker of a shard stands next to a version, and it is not known which is older."""
     listed = inventory.shard(shard)
     markers = listed["is_delete_marker"].to_pylist()
     for number in (number for number, is_marker in enumerate(markers) if is_marker):

@@ -172,6 +172,6 @@ def test_a_bucket_that_is_read_in_its_own_way_is_not_left_behind():
     sources = {f"bucket-{number}": Endpoint(url) for number, url in enumerate(urls)}
     case = Case("night", None, sources, None, None, {})
     assert [server.url for server in servers_of(case)] == [urls[0]]
-    found = [FoundSource(f"s3://{name}?profile=p", name) for name in ("paid", "keyed", "other")]
-    stays = find_left_behind(case, sources, [ServerAnswer("s3://?profile=p", Discovery(found))])
+    listed = [FoundSource(f"s3://{name}?profile=p", name) for name in ("paid", "keyed", "other")]
+    stays = find_left_behind(case, sources, [ServerAnswer("s3://?profile=p", Discovery(listed))])
     assert [server.names for server in stays.servers] == [["other"]]

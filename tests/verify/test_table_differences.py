@@ -98,10 +98,10 @@ def test_rows_that_differ_are_named_with_both_values(database, monkeypatch):
         "INSERT INTO items VALUES (9999, 'new', 1.5, 'more')",
         *database.keyless,
     )
-    found = compare(database)
-    assert found.keys() == {database.label("items"), database.label("keyless")}
-    check_one_of_each_kind(found[database.label("items")], items)
-    (row,) = found[database.label("keyless")].rows
+    compared = compare(database)
+    assert compared.keys() == {database.label("items"), database.label("keyless")}
+    check_one_of_each_kind(compared[database.label("items")], items)
+    (row,) = compared[database.label("keyless")].rows
     assert row.side == "only in the bundle"
     assert dict(row.expected)["a"] == "7"
     database.run("ALTER TABLE items ADD COLUMN more int")
@@ -116,9 +116,9 @@ def check_every_row_changed(database, monkeypatch):
         patch.setattr("migrate.verify.row_diff.MOST_ROWS", 300)
         patch.setattr("migrate.verify.row_diff.KEPT_ROWS", 50)
         database.run("UPDATE items SET price = price + 1")
-        found = compare(database)
-    assert found.keys() == {database.label("items")}
-    (finding,) = found.values()
+        compared = compare(database)
+    assert compared.keys() == {database.label("items")}
+    (finding,) = compared.values()
     assert "many rows, among them" in finding.what
     assert 1 < len(finding.rows) <= 100
     for row in finding.rows:

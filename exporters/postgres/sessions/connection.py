@@ -243,8 +243,7 @@ def connect_once(
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """Like ``connect``, but do not wait for a silent server."""
     for variable in _OF_ALL_SESSIONS:
-        if variable in os.environ:
-            del os.environ[variable]
+        os.environ.pop(variable, None)
     # Python has no codec for some other encodings.
     own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}

@@ -130,7 +130,7 @@ def test_integers_beside_reals_can_be_read_as_numbers_and_are_known_for_integers
 
 
 def test_a_large_value_and_many_columns(tmp_path):
-    """Values of 12 MB; as many columns as there can be, without room for rowids: that is told."""
+    """Values of 12 MB; as many columns as there can be, without room for rowids: a loss names that."""
     with closing(sqlite3.connect(":memory:")) as connection:
         limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
     names = ", ".join(f"c{n}" for n in range(limit))

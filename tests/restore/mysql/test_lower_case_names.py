@@ -88,7 +88,7 @@ def test_of_tables_that_it_takes_for_one_only_the_first_comes_and_the_other_is_n
 
 
 def test_what_differs_in_the_case_of_a_value_is_defined_otherwise():
-    """Nothing said that a default was another one since."""
+    """A default that is another one since had gone unnamed."""
     sql = "CREATE TABLE `Goods` (\n  `Kind` char(1) DEFAULT 'A',\n  KEY `Of_Kind` (`Kind`))"
     options = {"exactly": True, "is_one_version": True, "folds": True}
     definition, there = (

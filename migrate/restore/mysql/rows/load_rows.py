@@ -110,7 +110,7 @@ class RowWriter:
         refuses comes last, without what of the table keeps it out.
         """
         self._write_all_momentary(parts)
-        unwritten = {part.table.name for part, _ in (*self.damaged, *self.too_large)}
+        unwritten = {part.table.name for part in self._for_later()}
         todo = [part for part in parts if part.table.name not in unwritten]
         plain = [part for part in todo if _is_plain(part)]
         batches = batches_of(plain, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS)
@@ -203,11 +203,15 @@ class RowWriter:
                 else:
                     todo.pop(0)
 
+    def _for_later(self) -> list[PartFile]:
+        """Return the parts that a later run writes."""
+        return [part for part, _ in (*self.damaged, *self.too_large)]
+
     def _emptied(self, connection: DestinationConnection, table: CatalogRow) -> list[PartFile]:
         """Return the parts of a table to write once nothing of it is there: one without transactions keeps the rows
         before the one that was refused.
         """
-        left = [part for part, _ in (*self.damaged, *self.too_large)]
+        left = self._for_later()
         own = parts_of([table])
         empty(connection, own)
         self._write_momentary(connection, table)
@@ -450,17 +454,24 @@ class _Opened(Struct, frozen=True):
                 send(connection.raw, statement.pieces)
         except (pymysql.Error, RowTooLargeError) as exc:
             alone = _count(rows) == 1
-            too_large = isinstance(exc, RowTooLargeError)
-            if alone and not exc.is_for_good if too_large else needs_the_user(exc):
+            if _ends_a_part(exc, alone=alone):
                 raise
             if undo:
                 connection.run("ROLLBACK TO rows_of_moveout")
             if alone:
                 refusals.digest += digest_of(rows)
+                too_large = isinstance(exc, RowTooLargeError)
                 refusals.reason = exc.explanation if too_large else message_of(exc)
             else:
                 for row in pieces_of(rows, 1):
                     self.insert(connection, row, refusals)
+
+
+def _ends_a_part(error: pymysql.Error | RowTooLargeError, *, alone: bool) -> bool:
+    """Tell whether nothing more of a part is written after the error of some rows, or of one ``alone``."""
+    if isinstance(error, RowTooLargeError):
+        return alone and not error.is_for_good
+    return needs_the_user(error)
 
 
 def _row_words(row: pa.RecordBatch | LongRow, key: Sequence[str]) -> str:
