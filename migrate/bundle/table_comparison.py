@@ -52,6 +52,11 @@ class TableDifference(Struct, frozen=True):
         """Schema and name of the table."""
         return self.table.key
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the table is missing, or has fewer rows."""
+        return self.what == "missing" or (self.what == "rows" and int(self.found) < int(self.expected))
+
 
 def compare_tables(
     tables: Sequence[CatalogRow], live: Mapping[TableName, RowsDigest]

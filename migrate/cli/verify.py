@@ -58,6 +58,8 @@ _INCOMPLETE = (
     " table by the extension. Only the bundle has the rows that the source had."
 )
 
+_UNFINISHED = "These rows have not come yet, or cannot be compared before the restore has ended."
+UNFINISHED_STEP = "give the same moveout restore again, which brings the rest; then verify again"
 
 REPAIR_STEP = (
     "moveout transfer --recheck from a whole copy replaces damaged files; where there is none, export again to another"
@@ -93,6 +95,8 @@ class Compared(Struct, frozen=True):
     repaired: Sequence[TableRepair] = ()
     """What differed before, and was repaired; with ``--dry-run`` what would be."""
     dry_run: bool = False
+    unfinished: bool = False
+    """Whether a restore into it was interrupted, and has not gone on."""
 
     @property
     def agrees(self) -> bool:
@@ -108,7 +112,8 @@ class Compared(Struct, frozen=True):
         if self.findings or self.left_out:
             missing = [*self.left_out, *map(str, self.findings)]
             happened = f"agrees with {self.url}, but for {things(len(missing), 'item')}: {missing[0]}"
-            return SummaryLine(self.source, "in part", happened, "moveout verify --against names all of them")
+            step = UNFINISHED_STEP if self.unfinished else "moveout verify --against names all of them"
+            return SummaryLine(self.source, "in part", happened, step)
         return SummaryLine(self.source, "yes", f"agrees with {self.url}")
 
     def as_json(self) -> dict[str, Any]:
@@ -141,8 +146,10 @@ class Compared(Struct, frozen=True):
         console.print_first(lines, len(self.left_out), SHOWN)
         if self.findings:
             if all(finding.incomplete for finding in self.findings):
-                console.print(f"! {_INCOMPLETE}", style="yellow")
+                console.print(f"! {_UNFINISHED if self.unfinished else _INCOMPLETE}", style="yellow")
             draw_findings(console, self.findings)
+        if self.unfinished:
+            console.print(f"→ {UNFINISHED_STEP}")
 
 
 class Verified(Struct, frozen=True):
@@ -166,8 +173,8 @@ class Verified(Struct, frozen=True):
     @property
     def exit_code(self) -> int:
         """Return 6 with any finding that shows damage. Return 3 with others (a REFRESH has filled a materialized view
-        anew, or a table could not be compared), where something was left out, and where the bundle itself is
-        incomplete.
+        anew, a table could not be compared, or its rows come when a restore goes on), where something was left out,
+        and where the bundle itself is incomplete.
         """
         compared = [finding for comparison in self.compared for finding in comparison.findings]
         if (
@@ -382,6 +389,7 @@ class _Comparer(Struct, frozen=True):
             return self._compare_with_source(name, repair.sources[name], endpoint, dry_run=repair.dry_run)
         require_content(self.reader, name)
         records = finished_restores(self.reader, name, endpoint.url, secrets=endpoint.reveal())
+        unfinished = not all(record.finished for record in records)
         request = ComparisonRequest(
             self.reader,
             name,
@@ -390,6 +398,7 @@ class _Comparer(Struct, frozen=True):
             progress,
             endpoint.reveal(),
             read_all=self.read_all,
+            unfinished=unfinished,
             accepted=[record.accepts for record in records],
             cancellation=cancellation,
         )
@@ -414,6 +423,7 @@ class _Comparer(Struct, frozen=True):
             missing_from(self.reader, name, records),
             repaired,
             dry_run=repair is not None and repair.dry_run,
+            unfinished=unfinished,
         )
 
     def _compare_with_source(

@@ -31,10 +31,12 @@ class ComparisonRequest(LiveSource, frozen=True, kw_only=True):
     """What is compared, and with which live database or bucket.
 
     ``read_all``: read every byte, where less would do. Each function of ``accepted`` returns whether the
-    difference of a table is known and reported elsewhere.
+    difference of a table is known and reported elsewhere. ``unfinished``: a restore into it was interrupted, so what
+    is only missing may still come.
     """
 
     read_all: bool = False
+    unfinished: bool = False
     accepted: Sequence[Accepts] = ()
 
 

@@ -72,10 +72,12 @@ def compare_database(request: ComparisonRequest) -> SourceComparison:
             ):
                 continue
             finding = _finding(difference, part_reader.label(*difference.name))
-            if finding is not None and digest is not None:
+            is_short = request.unfinished and difference.is_short
+            if finding is not None and digest is not None and not (is_short and not digest.rows):
                 progress.note(f"{source}: looking for the rows of {finding.key} that differ")
                 finding = search.look(difference.table, finding)
-            findings += [finding] if finding is not None else []
+            if finding is not None:
+                findings.append(_not_yet(finding) if is_short else finding)
     findings += _renamed(tables, live_tables, part_reader)
     gaps = {gap.item for gap in reader.failed(source)}
     for name in sorted(live.keys() - set(names)):
@@ -149,6 +151,15 @@ def _finding(difference: TableDifference, label: str) -> Finding | None:
     if difference.what == "missing" and table.number == NO_TABLE and not table.items:
         return None
     return Finding(label, _WORDS[difference.what], *_expected_and_found(difference, "no table"))
+
+
+def _not_yet(finding: Finding) -> Finding:
+    """Return the finding of a table that lacks rows while its restore is not finished: no damage, unless it also has
+    rows that the bundle has not, or its rows could not be compared one by one.
+    """
+    comes = finding.found in {"no table", "0"} or bool(finding.rows)
+    only_missing = comes and all(row.side == "only in the bundle" for row in finding.rows)
+    return replace(finding, incomplete=True) if only_missing else finding
 
 
 def _expected_and_found(difference: TableDifference, nothing: str) -> tuple[str, str]:

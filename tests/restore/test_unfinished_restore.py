@@ -1,4 +1,6 @@
-"""``clean`` leaves what a killed restore goes on by, and says what removes it for good."""
+"""``clean`` leaves what a killed restore goes on by, and says what removes it for good. Until it goes on, what has not
+come is missing, not damaged.
+"""
 
 import pytest
 
@@ -30,6 +32,10 @@ def test_clean_names_what_a_killed_restore_has_left_and_what_removes_it(request,
     assert call("clean", *case, "--changes", "--json").json["result"]["unfinished"] == []
     assert killed(tmp_path / "bundle", new, pattern=KILLED_BEFORE[kind])
     assert engine.fetch(new, OURS[kind])
+
+    compared = call("verify", "bundle", "--against", f"app={new}")
+    assert compared.code == 3, compared
+    assert "→ give the same moveout restore again" in compared.out
 
     for words in (("--yes",), ("--changes", "--yes")):
         cleaned = call("clean", *case, *words)

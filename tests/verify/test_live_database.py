@@ -144,6 +144,15 @@ def test_each_table_that_differs_is_named_with_its_rows(exported, live):
     ]
 
 
+def test_what_an_unfinished_restore_may_still_bring_is_missing_and_what_it_cannot_is_damage(exported, live):
+    run(live, "UPDATE one SET note = 'y' WHERE id = 1", "DELETE FROM one WHERE id = 0", "DROP TABLE none")
+    found = words(compare(Changed(exported[1]), live, unfinished=True))
+    assert {name: incomplete for name, (*_, incomplete) in found.items()} == {"one": False, "none": True}
+    run(live, "UPDATE one SET note = 'x'", "DELETE FROM two")
+    found = words(compare(Changed(exported[1]), live, unfinished=True))
+    assert {name: incomplete for name, (*_, incomplete) in found.items()} == dict.fromkeys(TABLES, True)
+
+
 def test_a_table_that_only_the_database_has_is_named_unless_it_is_empty_and_a_gap(exported, live):
     run(
         live,

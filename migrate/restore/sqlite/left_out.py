@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from exporters.sqlite.address import SqliteAddress, parse_url
-from exporters.sqlite.catalog import PROGRESS_TABLE, RECORD_SUFFIX
+from exporters.sqlite.catalog import RECORD_SUFFIX
 from exporters.sqlite.files.backup import open_file
 from migrate.bundle.reader import BundleReader
-from migrate.errors import NotAllowedError
+from migrate.errors import NotAllowedError, UsageError
 from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.common.table_restore import State
-from migrate.restore.sqlite.destination import read_files
+from migrate.restore.sqlite.destination import SqliteDestination, read_files, read_state
 from migrate.storage.local.whole_file import replace_file
 
 
@@ -78,14 +78,14 @@ def _restores_of(address: SqliteAddress, bundle: str, source: str) -> Iterator[F
     yield from read_finished(address, bundle, source)
     if not address.path.exists():
         return
-    query = "SELECT 1 FROM sqlite_schema WHERE name = ?"
     try:
         with closing(open_file(address.path)) as connection:
-            unfinished = connection.execute(query, (PROGRESS_TABLE,)).fetchone() is not None
-    except sqlite3.Error:
+            state = read_state(SqliteDestination(address, connection))
+    except (sqlite3.Error, UsageError):
         return  # the comparison reports why
-    if unfinished:
-        yield FinishedRestore("", [f"a restore into {address.path} is not finished: give its command again"])
+    if state is not None and (state.bundle, state.source) == (bundle, source):
+        words = f"a restore into {address.path} is not finished: give its command again"
+        yield FinishedRestore(state.only, [words], finished=False)
 
 
 def _read(address: SqliteAddress) -> list[dict[str, Any]]:

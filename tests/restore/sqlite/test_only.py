@@ -7,6 +7,7 @@ import pytest
 
 from exporters.sqlite.live_reader import digest_tables
 from migrate.errors import NotEmptyError, UsageError
+from migrate.restore.source_restore import finished_restores
 from migrate.restore.sqlite import restore as sqlite_restore
 from tests.exporters.sqlite.databases import (
     everything,
@@ -110,6 +111,8 @@ def test_triggers_that_were_put_aside_are_made_by_the_run_that_ends_it(
         with pytest.raises(KeyboardInterrupt):
             restore(bundle, destination, "data", "keyed")
     assert names(destination, "trigger") == {"instead"}
+    [record] = finished_restores(read_bundle(bundle), "app", url_of(destination), secrets={})
+    assert (record.only, record.finished) == ("data, keyed", False)
     with pytest.raises(NotEmptyError, match="unfinished restore of data, keyed"):
         restore(bundle, destination, "data")
     restore(bundle, destination, "data", "keyed")
