@@ -21,6 +21,7 @@ from migrate.case.secrets import hide_url_passwords
 from migrate.case.server_url import bare_server
 from migrate.discover.servers import ask_servers, shown_names
 from migrate.doctor import location
+from migrate.doctor.hold_rights import hold_findings
 from migrate.errors import (
     OK,
     GoneError,
@@ -303,7 +304,11 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
 
 
 def _examine_source(endpoint: Endpoint, move: MoveEndpoints) -> Callable[[], Examination]:
-    return lambda: _examine(endpoint, endpoint.engine.doctor, move, {}, follow=endpoint.follow)
+    def examine() -> Examination:
+        examination = _examine(endpoint, endpoint.engine.doctor, move, {}, follow=endpoint.follow)
+        return replace(examination, findings=[*examination.findings, *hold_findings(endpoint)])
+
+    return examine
 
 
 def _examine_server(server: Endpoint, case_option: str) -> Callable[[], Examination]:

@@ -15,6 +15,8 @@ import pytest
 
 from exporters.doctor import ExamineRequest, Finding, gather
 from exporters.mysql.doctor import examine as examine_mysql
+from migrate.case.model import Endpoint
+from migrate.doctor.hold_rights import hold_findings
 from migrate.storage.s3.access.minio_accounts import Policies
 from migrate.storage.s3.client import parse
 from scripts.process import free_port
@@ -456,3 +458,48 @@ def test_a_check_that_fails_is_a_finding_and_the_others_still_run():
         "info", "rights", "shop", "could not be examined: no answer", "Nothing is known about it."
     )
     assert findings == [tables, failed, clock]
+
+
+def test_what_a_followed_source_lacks_for_the_hold_of_a_cutover_is_named(other_postgres, tmp_path):
+    url = login(other_postgres, "doctor_holder", "CREATEROLE")
+    path, name = tmp_path / "case.toml", url.rpartition("/")[2]
+    run_sql(url, f'ALTER ROLE postgres IN DATABASE "{name}" SET default_transaction_read_only = off')
+
+    def hold(follow: str) -> dict[str, Finding]:
+        case = case_of(path, [("app", as_role(url, "doctor_holder"))])
+        case.write_text(case.read_text().replace("[case]", f"[case]\nfollow = {follow}"))
+        with psycopg.connect(url):
+            done = doctor("-c", case, env={"PGPASSWORD": other_postgres.password})
+        return {one["problem"]: one for one in done.examined[0]["findings"] if one["check"] == "hold"}
+
+    assert hold("false") == {}
+    findings = hold("true")
+    assert findings.keys() == {
+        "only the owner of the database, postgres, may make it read-only",
+        "only a superuser may change the settings of postgres: each has a default_transaction_read_only of its own",
+        'the role "doctor_holder" may not see and end the sessions of postgres',
+    }
+    assert all("cutover --hold" in one["consequence"] for one in findings.values())
+    for one in [*findings.values()][:2]:
+        assert one["severity"] == "slow"
+        run_sql(url, one["fix"]["text"].removesuffix("; as a superuser"))
+    assert len(hold("true")) == 1
+
+
+def test_what_an_account_lacks_for_the_hold_of_a_cutover_is_named(mysql, mariadb):
+    url, account = mysql.database(), f"hold_{secrets.token_hex(4)}"
+    name = url.rpartition("/")[2]
+    mysql_databases.run_sql(url, "CREATE EVENT tick ON SCHEDULE EVERY 1 DAY DO SELECT 1")
+    mysql_databases.run_sql(url, f"CREATE USER {account} IDENTIFIED BY '{mysql.password}'")
+    mysql_databases.run_sql(url, f"GRANT SELECT, EVENT ON {name}.* TO {account}")
+    lack_alter, lack_definer = hold_findings(Endpoint(mysql.url_of(name, account), follow=True))
+    assert "it has no ALTER" in lack_alter.problem
+    assert "events of other accounts: tick" in lack_definer.problem
+    mysql_databases.run_sql(url, lack_alter.fix.text)
+    mysql_databases.run_sql(url, lack_definer.fix.text.partition(";")[0])
+    assert hold_findings(Endpoint(mysql.url_of(name, account), follow=True)) == []
+    mysql_databases.run_sql(url, f"DROP USER {account}")
+    urls = [mariadb.database() for _ in range(2)]
+    [whole] = hold_findings(Endpoint(urls[0], follow=True))
+    assert "cannot make one database read-only" in whole.problem
+    assert "--whole-server" in whole.fix.text

@@ -34,6 +34,12 @@ class Event(NamedTuple):
     connection: str
 
     @property
+    def account(self) -> str:
+        """The definer, as GRANT names it."""
+        user, _, host = self.definer.rpartition("@")
+        return f"{quote_literal(user)}@{quote_literal(host)}"
+
+    @property
     def settings(self) -> str:
         """The SQL that gives a session the charset and the collation of the event. The server notes those of whoever
         alters it, and reads by them what it has kept of the text.

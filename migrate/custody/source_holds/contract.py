@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from exporters.errors import SourceError, SourceNotAllowedError
 from migrate.bundle.findings import Finding
+from migrate.errors import NotAllowedError
 
 
 class Change(Struct, frozen=True):
@@ -53,6 +54,10 @@ class SourceHold(Protocol):
         """
         ...
 
+    def refusals(self) -> Iterable[NotAllowedError]:
+        """Yield why the changes may not be made, or sessions may not be ended, as far as that shows before."""
+        return ()
+
     def read(self, setting: str) -> Any:
         """Return a setting as the source has it now."""
         ...
@@ -90,15 +95,6 @@ class SourceHold(Protocol):
     def close(self) -> None:
         """Release connections."""
         return
-
-
-@runtime_checkable
-class CheckedHold(Protocol):
-    """A ``SourceHold`` that checks its rights before it changes anything."""
-
-    def require_rights(self) -> None:
-        """Raise ``NotAllowedError`` where settings may not be changed, or sessions may not be ended."""
-        ...
 
 
 class OpenHold(Protocol):

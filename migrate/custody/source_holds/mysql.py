@@ -7,11 +7,11 @@ done only if the caller asks for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.event_status import (
     DISABLED,
@@ -23,9 +23,10 @@ from exporters.mysql.definitions.event_status import (
 )
 from exporters.mysql.errors import DRIVER_ERRORS, LOCK_TIMEOUT, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from migrate.bundle.findings import Finding
 from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold, translated
-from migrate.errors import GoneError, UsageError
+from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.number_text import list_words
 
 _VARIABLES = ("read_only", "super_read_only")
@@ -44,6 +45,8 @@ AND 'Y' IN (insert_priv, update_priv, delete_priv, create_priv, drop_priv, alter
 """
 """Accounts with privileges on the database; its name there is a pattern of LIKE's. Roles have no host."""
 
+_DEFINES_FOR_OTHERS = ("SUPER", "SET USER", "SET_ANY_DEFINER", "SET_USER_ID")
+"""Privileges by which some server, of some version, lets an account change what others have defined."""
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 _NEEDS = (
     "use an account with the privilege SUPER; else with READ_ONLY ADMIN (MariaDB), or ALTER on the database (MySQL)."
@@ -100,6 +103,11 @@ class Server:
         """Tell whether its database is read-only, by MySQL's own mode."""
         with self._translated():
             return is_read_only(self._connection)
+
+    def rights(self) -> AccountRights:
+        """Return what the account may do."""
+        with self._translated():
+            return read_rights(self._connection)
 
     def neighbours(self) -> list[str]:
         """Return the other databases of the server, without its own."""
@@ -187,6 +195,17 @@ class DatabaseHold(_ServerMode):
         change = Change(_DATABASE, "0", "1", "0", self._sql("1"), self._sql("0"))
         return [] if self.read(_DATABASE) == "1" else [*self._events.changes(), change]
 
+    def refusals(self) -> Iterator[NotAllowedError]:
+        """See ``SourceHold.refusals``."""
+        rights = self._server.rights()
+        if not rights.has("ALTER", self._server.name):
+            yield SourceNotAllowedError(
+                f"the account {rights.account} may not make the database read-only: it has no ALTER on it",
+                about=self.url,
+                next_step=f"GRANT ALTER ON {quote_name(self._server.name)}.* TO {rights.account};",
+            )
+        yield from self._events.refusals()
+
     def _read_mode(self, setting: str) -> Any:
         _need(setting == _DATABASE, setting)
         return "1" if self._server.is_read_only() else "0"
@@ -215,11 +234,15 @@ class ServerHold(_ServerMode):
         ]
         return [*self._events.changes(), *variables]
 
-    def require_rights(self) -> None:
-        """See ``CheckedHold``: only who may change a variable may set it to what it is."""
+    def refusals(self) -> Iterator[NotAllowedError]:
+        """See ``SourceHold.refusals``: only who may change a variable may set it to what it is."""
         for change in self.changes():
             if change.setting in _VARIABLES:
-                self._server.run(_sql(change.setting, str(change.before)))
+                try:
+                    self._server.run(_sql(change.setting, f"@@GLOBAL.{change.setting}"))
+                except SourceNotAllowedError as exc:
+                    yield exc
+        yield from self._events.refusals()
 
     def _read_mode(self, setting: str) -> Any:
         _need(setting in _VARIABLES, setting)
@@ -303,6 +326,23 @@ class _Events:
                 f"{self._server.url} has no event {name} any more", next_step="take it out of the undo file"
             )
         set_status(event, value, run=self._server.run, rows=self._server.rows)
+
+    def refusals(self) -> Iterator[NotAllowedError]:
+        """Yield that the account may not disable the events of others."""
+        rights = self._server.rights()
+        others = [
+            event.name
+            for event in self._events().values()
+            if event.status == ENABLED and event.account != rights.account
+        ]
+        if others and not any(rights.has(right, "*") for right in _DEFINES_FOR_OTHERS):
+            yield SourceNotAllowedError(
+                f"the account {rights.account} may not disable events of other accounts:"
+                f" {list_words(others, _SHOWN)}",
+                about=self._server.url,
+                next_step=f"GRANT SET_ANY_DEFINER ON *.* TO {rights.account}; (before MySQL 8.2 SET_USER_ID, in MariaDB"
+                " SET USER)",
+            )
 
     def _events(self) -> dict[str, Event]:
         return {event.name: event for event in read_events(self._server.rows, self._server.name)}

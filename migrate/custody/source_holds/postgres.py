@@ -8,7 +8,7 @@ may switch it off for itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,7 +18,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.findings import Finding
 from migrate.custody.source_holds.contract import Change, HoldRequest, SourceHold, translated
-from migrate.errors import UsageError
+from migrate.errors import NotAllowedError, UsageError
 
 _NAME = "default_transaction_read_only"
 _DATABASE = "the database"
@@ -66,6 +66,12 @@ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND {_IS_CLIE
     OR (pg_catalog.pg_has_role('pg_signal_backend', 'USAGE') AND pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'))))
 ORDER BY 1
 """
+_UNSETTABLE = """
+SELECT r.rolname FROM pg_catalog.pg_roles r, pg_catalog.pg_roles me
+WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid <> me.oid AND (r.rolsuper OR NOT me.rolcreaterole
+  OR (current_setting('server_version_num')::int >= 160000 AND NOT pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')))
+"""
+"""Roles whose settings this one may not change (PostgreSQL documentation, "ALTER ROLE")."""
 _NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
 _GUARDS_LARGE_OBJECTS = 160000
 """From this version on a read-only transaction writes no large objects (PostgreSQL 16 release notes)."""
@@ -104,22 +110,30 @@ class PostgresHold(SourceHold):
                 changes.append(self._change(_ROLE + role, own_setting))
         return changes
 
-    def require_rights(self) -> None:
-        """See ``CheckedHold``."""
+    def refusals(self) -> Iterator[NotAllowedError]:
+        """See ``SourceHold.refusals``."""
         with self._translated():
             owner_row = self._connection.execute(_OWNERS.encode()).fetchone()
             assert owner_row is not None
             owner, is_owner = owner_row
             unendable = [str(row[0]) for row in self._connection.execute(_UNENDABLE.encode()).fetchall()]
+            unsettable = [str(row[0]) for row in self._connection.execute(_UNSETTABLE.encode()).fetchall()]
             role = quote_name(self._connection.info.user)
         if not is_owner:
-            raise SourceNotAllowedError(
+            yield SourceNotAllowedError(
                 f"only the owner of the database, {owner}, may make it read-only",
                 about=self.url,
                 next_step=f"ALTER DATABASE {quote_name(self._database)} OWNER TO {role};",
             )
+        refused = sorted({change.setting.removeprefix(_ROLE) for change in self.changes()} & {*unsettable})
+        if refused:
+            yield SourceNotAllowedError(
+                f"only a superuser may change the settings of {', '.join(refused)}: each has a {_NAME} of its own",
+                about=self.url,
+                next_step="; ".join(self._sql(_ROLE + name, "on") for name in refused) + "; as a superuser",
+            )
         if unendable:
-            raise SourceNotAllowedError(
+            yield SourceNotAllowedError(
                 f"the role {role} may not see and end the sessions of {', '.join(unendable)}",
                 about=self.url,
                 next_step=f"GRANT pg_signal_backend, pg_read_all_stats TO {role}; sessions of superusers have to be"

@@ -18,7 +18,7 @@ from exporters.engine import load_part
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.custody.source_holds import undo_file
-from migrate.custody.source_holds.contract import Change, CheckedHold, HoldRequest, OpenHold, SourceHold
+from migrate.custody.source_holds.contract import Change, HoldRequest, OpenHold, SourceHold
 from migrate.custody.source_holds.undo_file import Recorded, UndoFile
 from migrate.engines import registry
 from migrate.errors import DamageError, UsageError
@@ -74,8 +74,8 @@ def planned(holds: Holds, known: UndoFile) -> UndoFile:
 def permitted_changes(hold: SourceHold) -> Sequence[Change]:
     """Return what has to change. Raises ``NotAllowedError`` where it is known that the role may not do that."""
     changes = hold.changes()
-    if changes and isinstance(hold, CheckedHold):
-        hold.require_rights()
+    for refusal in hold.refusals() if changes else ():
+        raise refusal
     return changes
 
 
