@@ -229,17 +229,28 @@ def _draw_changes(console: Console, location: LocationStatus, case_option: str) 
     if location.switched:
         console.print(Text(f"  {_switched_words(location.switched, case_option)}"))
     for followed in location.followed:
-        _draw_followed(console, followed)
+        _draw_followed(console, followed, "" if location.switched else _follow_step(followed, case_option))
     for record in location.deltas:
         console.print(Text(f"  {_delta_words(record)}"))
         for table in record.unequal:
             console.print(Text(f"    ! {table}", style="yellow"))
 
 
-def _draw_followed(console: Console, followed: FollowStatus) -> None:
+def _draw_followed(console: Console, followed: FollowStatus, step: str) -> None:
     console.print(Text(f"  {_followed_words(followed)}"))
     if followed.problem:
         console.print(Text(f"    ! {followed.problem}", style="yellow"))
+    if step:
+        console.print(f"    → {step}")
+
+
+def _follow_step(followed: FollowStatus, case_option: str) -> str:
+    """Return what to type where nobody captures the changes of a source, "" where somebody does, or they are lost."""
+    if followed.lost or followed.is_read:
+        return ""
+    if not case_option:
+        return "moveout status -c CASE asks its server how far behind that is; moveout follow -c CASE goes on"
+    return f"moveout follow {case_option} goes on"
 
 
 def _followed_words(followed: FollowStatus) -> str:

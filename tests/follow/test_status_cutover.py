@@ -46,7 +46,11 @@ def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(ol
     monkeypatch.setattr(PostgresChangeLog, "state", lambda *words: asked.append(words) or ask(*words))
     assert cutover_seconds() is None
     assert len(asked) == 2, "what status has asked is the first of two measurements"
-    assert "cutover can begin" not in " ".join(call("status", "-c", "moveout.toml").out.split())
+    shown = " ".join(call("status", "-c", "moveout.toml").out.split())
+    assert "cutover can begin" not in shown
+    assert "NOT running" in shown
+    assert "→ moveout follow -c moveout.toml goes on" in shown
+    assert "→ moveout status -c CASE asks its server" in call("status", "bundle").out
 
 
 def test_a_silent_server_is_named_and_left_out(old, postgres, monkeypatch):
