@@ -45,13 +45,21 @@ class ServerError(Exception):
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago. It is none of those that the system gives to connections (from
-    32768 on, ip(7)): one of them could take it while a server is down.
+    """Return a loopback port that no other call returns as long as this process lives: its UDP port, which no server
+    uses, is kept. Else two servers that start at once could get one port, and both answer as the first of them. It is
+    none of those that the system gives to connections (from 32768 on, ip(7)): one of them could take it while a server
+    is down.
     """
     while True:
         port = random.choice(_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket() as probe,
+            socket.socket(type=socket.SOCK_DGRAM) as claim,
+        ):
+            claim.bind(("127.0.0.1", port))
             probe.bind(("127.0.0.1", port))
+            claim.detach()
             return port
 
 

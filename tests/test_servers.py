@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from scripts.process import ServerError, start
+from scripts.process import ServerError, free_port, start
 from scripts.servers import Servers, borrowed_directory, main, sweep
 from tests.tools.clients import boto_client
 from tests.tools.waiting import eventually
@@ -93,6 +94,14 @@ def test_a_server_that_ends_at_once_is_an_error_with_its_own_words(tmp_path):
     child = start("broken", ["/bin/sh", "-c", "echo no such disk >&2; exit 3"], log=tmp_path / "log")
     with pytest.raises(ServerError, match="broken ended with status 3:\n  no such disk"):
         child.wait_until(lambda: False, seconds=10)
+
+
+def test_a_port_goes_to_one_server_also_before_that_listens(monkeypatch):
+    """A server that has just been started answered for another one that had drawn the same port."""
+    first, choice = free_port(), random.choice
+    drawn = iter([first])
+    monkeypatch.setattr(random, "choice", lambda ports: next(drawn, 0) or choice(ports))
+    assert free_port() != first
 
 
 def test_secrets_are_readable_by_their_owner_only_and_not_in_the_process_list(servers, minio, postgres):

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+from scripts.process import free_port
 from tests.tools.waiting import eventually
 
 _SETTINGS = """
@@ -43,9 +44,7 @@ class PgBouncer:
         ignored: str = "extra_float_digits,options",
         user: str = "postgres",
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            self.port: int = unused.getsockname()[1]
-        self._target = target
+        self.port, self._target = free_port(), target
         self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._settings = self._directory / "pgbouncer.ini"
         self._settings.write_text(
