@@ -13,6 +13,7 @@ import duckdb
 from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
+from migrate.export import unit_runner
 from migrate.export.plan_totals import read_plan_totals
 from migrate.export.run import export
 from migrate.export.status import export_status
@@ -148,7 +149,9 @@ def test_progress_is_told_of_what_is_read_as_it_is_read_and_of_nothing_twice(tmp
     assert told[0] == (1, PART_BYTES // 2)  # half of what is read, before any of it has arrived
 
 
-def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path):
+def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(unit_runner, "_TOGETHER_SECONDS", 60.0)
+
     class Recorded(StoreWrapper):
         records: ClassVar[list[str]] = []
 

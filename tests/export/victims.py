@@ -13,10 +13,12 @@ from pathlib import Path
 
 from exporters.api import Unit
 from migrate.export.run import export
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
+from tests.tools.waiting import eventually
 
 WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete", "abort"}
 _IMPORTED_ONCE = [
@@ -88,22 +90,30 @@ def die_at_write(location: str, fatal: int, count: int = 15) -> None:
     export([Numbers(count=count)], store, workers=1, progress=Silent())
 
 
-def stay_in_unit(location: str, marker: str, item_bytes: int = 4) -> None:
+def stay_in_unit(
+    location: str, marker: str, item_bytes: int = 4, wait: Callable[[float], object] = time.sleep
+) -> None:
     """Export until the third unit, tell so by a file, and stay there. Units of large items are committed one by one."""
 
     def stay(unit: Unit) -> None:
         if unit.spec["start"] == 20:
             Path(marker).touch()
-            time.sleep(60)
+            wait(60)
 
     source = Numbers(on_export=stay, item_bytes=item_bytes)
     export([source], open_location(location), workers=1, progress=Silent())
 
 
-def slowly(seconds: float, sleep=time.sleep) -> None:
-    """Sleep, but as a source does that reads on and on: in short steps that end with the writing."""
-    del seconds
-    sleep(0.5)
+def stay_until_cancelled(location: str, marker: str) -> None:
+    """Like ``stay_in_unit``, but as a source does that reads on and on: it ends with the writing."""
+    cancel, is_cancelled = CancellationToken.cancel, threading.Event()
+
+    def cancel_and_tell(token: CancellationToken) -> None:
+        cancel(token)
+        is_cancelled.set()
+
+    CancellationToken.cancel = cancel_and_tell  # type: ignore[method-assign]
+    stay_in_unit(location, marker, wait=is_cancelled.wait)
 
 
 def _within(environment: dict[str, str], destination, args) -> None:
@@ -129,20 +139,13 @@ def execute(script: str, *arguments: str) -> None:
 def kill_when(ready: Callable[[], bool], destination, *args) -> None:
     """Start a victim, and kill it as soon as ``ready`` says so."""
     process = run(destination, *args)
+
+    def is_ready() -> bool:
+        assert process.is_alive(), "it ended before it could be killed"
+        return ready()
+
     try:
-        deadline = time.monotonic() + 60
-        while not ready():
-            assert process.is_alive(), "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(is_ready)
     finally:
         process.kill()
         process.join()
-
-
-def wait_for(path: Path, seconds: float = 120) -> None:
-    """Wait until a file is there."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come"
-        time.sleep(0.01)

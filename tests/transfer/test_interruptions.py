@@ -20,6 +20,7 @@ from migrate.transfer.destination import transfer_status
 from migrate.transfer.run import transfer
 from tests.tools.counting_proxy import CountingProxy
 from tests.tools.profiles import extra_profile
+from tests.tools.waiting import eventually
 from tests.transfer.bags import MIB, contents, noise, seal
 from tests.transfer.carriers import WORKERS, code_of, finish, start
 
@@ -34,13 +35,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, by
 
 def wait_for(store: MultipartStore, bytes_done: int) -> None:
     """Wait until so much is durable at the destination."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        status = transfer_status(store)
-        if status is not None and status.bytes_done >= bytes_done:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the transfer never got there")
+    eventually(lambda: (status := transfer_status(store)) is not None and status.bytes_done >= bytes_done)
 
 
 @pytest.mark.torture
@@ -103,7 +98,7 @@ def test_a_finished_transfer_sends_no_payload_again(sealed, minio, make_bucket, 
 
 def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, destination_url, destination):
     root, files = sealed
-    process = start(root, destination_url, 20 * MIB)
+    process = start(root, destination_url, 10 * MIB)
     wait_for(destination, 10 * MIB)
     os.kill(process.pid, signal.SIGINT)
     assert code_of(process, 30) == 130
@@ -119,22 +114,26 @@ def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, destin
     root, files = sealed
     process = start(root, destination_url, 20 * MIB)
     wait_for(destination, 10 * MIB)
-    with pytest.raises(BusyError):
-        transfer(open_location(str(root)), destination, workers=2, progress=Silent())
-    with pytest.raises(BusyError):
-        clean(destination, dry_run=True)
-    with pytest.raises(BusyError):
-        clean(destination, dry_run=False)
-    status = transfer_status(destination)
-    assert status is not None
-    assert f"process {process.pid}" in status.holder
+    os.kill(process.pid, signal.SIGSTOP)  # it has not ended, however long this takes
+    try:
+        with pytest.raises(BusyError):
+            transfer(open_location(str(root)), destination, workers=2, progress=Silent())
+        with pytest.raises(BusyError):
+            clean(destination, dry_run=True)
+        with pytest.raises(BusyError):
+            clean(destination, dry_run=False)
+        status = transfer_status(destination)
+        assert status is not None
+        assert f"process {process.pid}" in status.holder
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
     assert code_of(process) == 0
     assert contents(destination) == files
 
 
 def test_clean_names_and_removes_what_a_dead_run_left(sealed, destination_url, destination):
     root, files = sealed
-    process = start(root, destination_url, 20 * MIB)
+    process = start(root, destination_url, 10 * MIB)
     wait_for(destination, 10 * MIB)
     process.kill()
     process.join()

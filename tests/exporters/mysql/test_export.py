@@ -149,7 +149,7 @@ def test_the_server_drops_a_lock_whose_holder_says_nothing_and_the_snapshot_fail
     mariadb, monkeypatch, rights
 ):
     """As where the machine of moveout vanishes between the lock and the last session's beginning."""
-    monkeypatch.setattr(snapshot_locks, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(snapshot_locks, "IDLE_SECONDS", 3)
     url = mariadb.database()
     run_sql(url, "CREATE TABLE t (id INT)")
     address = parse_url(account_of(mariadb, url, "SELECT ON {database}.*", rights))
@@ -159,7 +159,7 @@ def test_the_server_drops_a_lock_whose_holder_says_nothing_and_the_snapshot_fail
     lock = stack.enter_context(snapshot_locks.snapshot_lock(address, tables))
     assert lock.name != snapshot_locks.ONE_SESSION
     run_sql(url, "INSERT INTO t VALUES (1)")
-    assert 0.5 < time.monotonic() - begun < 30
+    assert time.monotonic() - begun > 2.5
     with pytest.raises(DRIVER_ERRORS):
         stack.close()
 
