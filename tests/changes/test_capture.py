@@ -23,6 +23,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.changes.writers import writers
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.waiting import eventually
 
 TABLES = """
 CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
@@ -76,7 +77,7 @@ class Captured:
     def finish(self):
         """Capture up to the end of the log."""
         end = self.log.state(self.base.log).end
-        wait_for(lambda: not self.log.state(self.base.log).is_read)
+        eventually(lambda: not self.log.state(self.base.log).is_read)
         with self.log.stream(self.base.log, resume_position(self.folder, self.base.position)) as stream:
             Capture(self.folder).run(stream, CancellationToken(), until=lambda position: position >= end)
 
@@ -109,13 +110,6 @@ def captured(postgres, tmp_path):
     captured.log.drop(captured.base.log)
 
 
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def insert(url, writer, count):
     run_sql(
         url, f"INSERT INTO log SELECT {writer}, g, repeat('note ', 10) FROM generate_series(1, {count}) g"
@@ -129,17 +123,17 @@ def test_a_large_transaction_that_is_interrupted_counts_once(captured, count):
     insert(captured.url, 1, 3)
     reader, early = SegmentReader(captured.folder), []
     with captured.process():
-        wait_for(captured.records)
+        eventually(captured.records)
         insert(captured.url, 2, count)
-        wait_for(lambda: captured.folder.last().number >= 4)
+        eventually(lambda: captured.folder.last().number >= 4)
     last = captured.folder.last()
     assert last.boundary.segment < last.number  # it was killed within the transaction
     early += [stored.message for stored in reader.read()]
     with captured.process() as process:
-        wait_for(lambda: captured.folder.last().number >= last.number + 2)
+        eventually(lambda: captured.folder.last().number >= last.number + 2)
         fetch(captured.url, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
         assert "changes are not captured for now" in process.stdout.readline()
-        wait_for(lambda: captured.folder.last().boundary.segment > last.number)
+        eventually(lambda: captured.folder.last().boundary.segment > last.number)
     with pytest.raises(WithdrawnError):  # who has read the first attempt hears that it does not count
         list(reader.read())
     insert(captured.url, 3, 3)
@@ -157,7 +151,7 @@ def test_an_idle_source_is_acknowledged_and_gone_on_with(captured, monkeypatch):
     position = captured.folder.last().position
     run_sql(captured.url, "INSERT INTO unrelated SELECT generate_series(1, 1000)")
     captured.finish()
-    wait_for(lambda: captured.log.state(captured.base.log).acknowledged > position)
+    eventually(lambda: captured.log.state(captured.base.log).acknowledged > position)
     assert len(captured.records()) == 1
     insert(captured.url, 2, 3)
     captured.finish()

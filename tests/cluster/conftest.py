@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -171,11 +170,3 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 def committed(location: str, source: str = "media") -> int:
     """Return how many units of a source are done."""
     return len(list(record_ids(open_location(location), source)))
-
-
-def wait_until(ready: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.05)

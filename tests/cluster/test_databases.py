@@ -13,11 +13,12 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.run import Level, verify
 from tests.cli.conftest import run
-from tests.cluster.conftest import committed, wait_until
+from tests.cluster.conftest import committed
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.clients import boto_client
+from tests.tools.waiting import eventually
 
 TABLES = 12
 CHANGE = "".join(
@@ -51,7 +52,7 @@ def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, location
     cluster.join()
     cluster.wait()
     export = begin("export", f"app={url}", "--to", location, *by(cluster), "--bwlimit", "2M")
-    wait_until(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
+    eventually(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
     assert committed(location, "app") < TABLES, "there is something left to read"
     run_sql(url, CHANGE)
     ended = export.end()

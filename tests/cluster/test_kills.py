@@ -12,7 +12,8 @@ from migrate.storage.registry import open_location
 from migrate.verify.run import Level, verify
 from scripts.dask_cluster import kill
 from tests.cli.conftest import run
-from tests.cluster.conftest import committed, fill, wait_until
+from tests.cluster.conftest import committed, fill
+from tests.tools.waiting import eventually
 
 pytestmark = pytest.mark.torture
 
@@ -45,7 +46,7 @@ def test_one_worker_dies_and_another_joins(cluster, words, location, begin):
     cluster.join()
     cluster.wait()
     export = begin(*words)
-    wait_until(lambda: committed(location) > 6)
+    eventually(lambda: committed(location) > 6)
     kill(first)
     newcomer = cluster.join()
     ended = export.end()
@@ -60,10 +61,10 @@ def test_all_workers_die_and_the_lead_waits_for_new_ones(cluster, words, locatio
     first = cluster.join()
     cluster.wait()
     export = begin(*words)
-    wait_until(lambda: committed(location) > 3)
+    eventually(lambda: committed(location) > 3)
     kill(first)
     done = committed(location)
-    wait_until(lambda: "no worker is there" in export.said)
+    eventually(lambda: "no worker is there" in export.said)
     cluster.join()
     ended = export.end()
     assert ended.code == 0, ended.err
@@ -77,7 +78,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on_alone(cluster, wo
     cluster.join()
     cluster.wait()
     export = begin(*words)
-    wait_until(lambda: committed(location) > 4)
+    eventually(lambda: committed(location) > 4)
     export.popen.send_signal(signal.SIGINT)
     ended = export.end(15)
     assert ended.code == 130, ended.err
@@ -96,7 +97,7 @@ def test_a_killed_lead_leaves_no_worker_that_commits(cluster, words, location, b
     cluster.join()
     cluster.wait()
     lead = begin(*words)
-    wait_until(lambda: committed(location) > 4)
+    eventually(lambda: committed(location) > 4)
     lead.popen.kill()
     lead.end()
     done = committed(location)
@@ -113,7 +114,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_threads_finish_it(cluster, words
     cluster.join()
     cluster.wait()
     export = begin(*words)
-    wait_until(lambda: committed(location) > 4)
+    eventually(lambda: committed(location) > 4)
     kill(cluster.scheduler)
     ended = export.end(60)
     assert ended.code == 5, ended.err
@@ -143,7 +144,7 @@ def test_workers_that_all_die_of_the_same_work_are_not_the_end(cluster, minio, b
     for _ in range(9):
         victim = cluster.join(threads=4)
         cluster.wait(victim)
-        wait_until(lambda log=victim.log: log.read_text().count("'exchange'") > 2)
+        eventually(lambda log=victim.log: log.read_text().count("'exchange'") > 2)
         if "piece by piece" in export.said:
             break
         kill(victim)

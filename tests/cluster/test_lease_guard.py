@@ -11,7 +11,7 @@ from migrate.errors import BusyError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.process_identity import is_dead
 from migrate.storage.registry import open_location
-from tests.cluster.conftest import wait_until
+from tests.tools.waiting import eventually
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_takeover_is_noticed_between_commits(store):
         watch.check()
         assert not stop.is_cancelled
         store.delete(layout.LEASE)
-        wait_until(lambda: stop.is_cancelled)
+        eventually(lambda: stop.is_cancelled)
 
 
 def test_a_lease_that_does_not_move_stops(store):
@@ -57,7 +57,7 @@ def test_a_lease_that_does_not_move_stops(store):
     with Lease(store, "export", alone=False, beat_seconds=1000) as lease:
         watch = LeaseFence(store, lease.id, stop, look_seconds=0.02, silence_seconds=0.2)
         watch.start()
-        wait_until(lambda: stop.is_cancelled)
+        eventually(lambda: stop.is_cancelled)
         with pytest.raises(BusyError, match="no sign of life"):
             watch.check()
 
@@ -68,7 +68,7 @@ def test_a_lease_that_moves_goes_on(store):
         watch = LeaseFence(store, lease.id, stop, look_seconds=0.02, silence_seconds=60)
         watch.start()
         before = look(store)[0].beats
-        wait_until(lambda: look(store)[0].beats > before + 5)
+        eventually(lambda: look(store)[0].beats > before + 5)
         watch.check()
         assert not stop.is_cancelled
 

@@ -17,11 +17,12 @@ from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
-from tests.cluster.conftest import fill, wait_until
+from tests.cluster.conftest import fill
 from tests.cluster.test_transfer import by
 from tests.exporters.objects.histories import make_history, read_history
 from tests.exporters.objects.test_history import make_old_shop
 from tests.tools.clients import boto_client
+from tests.tools.waiting import eventually
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_worker_dies_and_another_joins(cluster, slowly, destination, begin):
     cluster.wait()
     began = time.monotonic()
     restore = begin(*words)
-    wait_until(lambda: destination.arrived() > 3)
+    eventually(lambda: destination.arrived() > 3)
     kill(first)
     newcomer = cluster.join()
     ended = restore.end()
@@ -172,7 +173,7 @@ def test_a_killed_lead_leaves_no_worker_that_writes(cluster, slowly, destination
     cluster.join()
     cluster.wait()
     lead = begin(*words)
-    wait_until(lambda: destination.arrived() > 3)
+    eventually(lambda: destination.arrived() > 3)
     lead.popen.kill()
     lead.end()
     ended = run(*words[:3], "--json")
@@ -191,7 +192,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(cluster, slowly, 
     cluster.join()
     cluster.wait()
     restore = begin(*words)
-    wait_until(lambda: destination.arrived() > 3)
+    eventually(lambda: destination.arrived() > 3)
     restore.popen.send_signal(signal.SIGINT)
     ended = restore.end(20)
     assert ended.code == 130, ended.err
@@ -221,7 +222,7 @@ def test_no_version_is_made_twice_when_a_worker_dies(cluster, minio, other_minio
     cluster.wait()
     destination = Destination(other_minio, there.name)
     restore = begin(*words, *by(cluster))
-    wait_until(lambda: destination.arrived() > 20)
+    eventually(lambda: destination.arrived() > 20)
     kill(first)
     cluster.join()
     ended = restore.end()
@@ -240,7 +241,7 @@ def test_no_version_is_made_twice_when_the_lead_dies(cluster, minio, other_minio
     cluster.wait()
     destination = Destination(other_minio, there.name)
     lead = begin(*words, *by(cluster))
-    wait_until(lambda: destination.arrived() > 20)
+    eventually(lambda: destination.arrived() > 20)
     lead.popen.kill()
     lead.end()
     ended = run(*words, *by(cluster), "--json")

@@ -9,10 +9,10 @@ from migrate.errors import BusyError
 from migrate.runtime.cancellation import CancellationToken
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
-from tests.cluster.conftest import wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
 from tests.exporters.postgres.databases import fetch, make_refused, run_sql
+from tests.tools.waiting import eventually
 
 TABLES = 8
 ALL = " UNION ALL ".join(f"SELECT id, amount FROM movements_{n}" for n in range(TABLES))
@@ -86,7 +86,7 @@ def test_a_worker_dies_in_the_middle_of_a_part(cluster, app, destination, begin)
     first = cluster.join()
     cluster.wait()
     restore = begin(*words, *by(cluster), "--bwlimit", "1M")
-    wait_until(lambda: done(destination) > 1 or restore.popen.poll() is not None)
+    eventually(lambda: done(destination) > 1 or restore.popen.poll() is not None)
     assert done(destination) < TABLES
     kill(first)
     cluster.join()
@@ -102,7 +102,7 @@ def test_the_lead_dies_and_threads_go_on(cluster, app, destination, begin):
     cluster.join()
     cluster.wait()
     lead = begin(*words, *by(cluster), "--bwlimit", "1M")
-    wait_until(lambda: done(destination) > 1 or lead.popen.poll() is not None)
+    eventually(lambda: done(destination) > 1 or lead.popen.poll() is not None)
     assert done(destination) < TABLES
     lead.popen.kill()
     lead.end()

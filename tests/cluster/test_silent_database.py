@@ -9,10 +9,11 @@ import pytest
 from migrate.errors import INTERRUPTED, IncompleteError
 from tests.cli.conftest import run
 from tests.cli.test_silent_database import processes, send
-from tests.cluster.conftest import committed, wait_until
+from tests.cluster.conftest import committed
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.waiting import eventually
 
 pytestmark = pytest.mark.torture
 TABLES = 8
@@ -37,7 +38,7 @@ def test_workers_wait_for_new_connections_to_a_server_that_has_answered_them(
 ):
     assert run("export", f"app={app}", "--to", tmp_path / "first", *by(pair)).code == 0
     export = begin("export", f"app={app}", "--to", location, *by(pair), "--bwlimit", "2M")
-    wait_until(lambda: "snapshot app" in export.said)
+    eventually(lambda: "snapshot app" in export.said)
     main = [old.child.popen.pid]
     send(signal.SIGSTOP, main)
     try:
@@ -58,7 +59,7 @@ def test_a_silent_source_of_workers_holds_up_no_seal(pair, old, app, location, t
         f'[bundle]\nlocation = "{location}"\n[[source]]\nname = "app"\nurl = "{app}"\n'
     )
     export = begin("export", "-c", case, *by(pair))
-    wait_until(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
+    eventually(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
     pids = processes(old)
     send(signal.SIGSTOP, pids)
     try:
@@ -73,7 +74,7 @@ def test_a_silent_source_of_workers_holds_up_no_seal(pair, old, app, location, t
 def test_ctrl_c_ends_an_export_whose_workers_wait(pair, old, app, location, begin):
     words = ("export", f"app={app}", "--to", location)
     export = begin(*words, *by(pair), "--bwlimit", "300k")
-    wait_until(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
+    eventually(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
     pids = processes(old)
     send(signal.SIGSTOP, pids)
     try:
@@ -87,7 +88,7 @@ def test_ctrl_c_ends_an_export_whose_workers_wait(pair, old, app, location, begi
 
 def test_where_the_lead_loses_its_snapshot_the_workers_join_a_new_one(pair, old, app, location, begin):
     export = begin("export", f"app={app}", "--to", location, *by(pair), "--bwlimit", "1M")
-    wait_until(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
+    eventually(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
     assert committed(location, "app") < TABLES, "there is something left to read"
     fetch(
         app,

@@ -9,7 +9,7 @@ import pytest
 from migrate.storage.registry import open_location
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
-from tests.cluster.conftest import wait_until
+from tests.tools.waiting import eventually
 from tests.transfer.bags import MIB, contents, noise, seal
 
 
@@ -70,10 +70,10 @@ def test_a_worker_dies_another_joins_and_ctrl_c_then_threads_finish_it(cluster, 
         return sum(info.key.endswith(".tar") for info in store.list("data/"))
 
     moving = begin("transfer", origin, location, *by(cluster), "--bwlimit", "10M")
-    wait_until(lambda: arrived() >= 2)
+    eventually(lambda: arrived() >= 2)
     kill(first)
     cluster.join()
-    wait_until(lambda: arrived() >= 5)
+    eventually(lambda: arrived() >= 5)
     moving.popen.send_signal(signal.SIGINT)
     ended = moving.end(15)
     assert ended.code == 130, ended.err

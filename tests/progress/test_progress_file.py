@@ -17,6 +17,7 @@ from migrate.runtime.process_identity import this_process
 from migrate.runtime.progress import SourceTask
 from migrate.storage.registry import open_location
 from tests.tools.clients import boto_client
+from tests.tools.waiting import eventually
 
 KEY = "_work/progress-export.json"
 
@@ -29,13 +30,6 @@ def begun_meter():
     return meter
 
 
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_a_location_that_refuses_the_file_costs_nothing(tmp_path):
     def refuse():
         raise NotAllowedError("you may only read here")
@@ -43,7 +37,7 @@ def test_a_location_that_refuses_the_file_costs_nothing(tmp_path):
     local = open_location(str(tmp_path))
     meter = begun_meter()
     with ProgressFile("export", meter, [refuse, lambda: local]):
-        wait_for(lambda: read_reports([local]))
+        eventually(lambda: read_reports([local]))
         assert read_reports([local])[0].state.fraction == 0.5
     assert not (tmp_path / KEY).exists()
     with ProgressFile("export", meter, [refuse]):
@@ -60,7 +54,7 @@ def test_nothing_is_written_before_the_work_has_begun_and_an_error_stays(tmp_pat
 
     def work():
         with ProgressFile("export", begun_meter(), [lambda: store]):
-            wait_for((tmp_path / KEY).exists)
+            eventually((tmp_path / KEY).exists)
             raise NotAllowedError("the key was taken away")
 
     with pytest.raises(NotAllowedError):
@@ -91,11 +85,11 @@ def test_a_sealed_bundle_in_a_bucket_with_object_lock_gets_no_file(minio, bucket
     location = Endpoint(f"s3://{locked}/b?profile={minio.profile}")
     local, token = open_location(str(tmp_path)), CancellationToken()
     with ProgressFile("verify", begun_meter(), [lambda: unlocked_store(location, token), lambda: local]):
-        wait_for(lambda: read_reports([local]))
+        eventually(lambda: read_reports([local]))
     assert client.list_object_versions(Bucket=locked).get("Versions", []) == []
     store = unlocked_store(Endpoint(f"s3://{bucket}/b?profile={minio.profile}"), token)
     with ProgressFile("verify", begun_meter(), [lambda: store]):
-        wait_for(lambda: read_reports([store]))
+        eventually(lambda: read_reports([store]))
     assert read_reports([store]) == []
 
 

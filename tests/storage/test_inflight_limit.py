@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage import inflight_limit as flows
 from migrate.storage.inflight_limit import SECONDS_UNDER_WAY, Body, InflightLimiter, leaving
+from tests.tools.waiting import eventually
 
 GO_ON = CancellationToken()
 
@@ -61,14 +62,6 @@ def senders(flow: InflightLimiter, count: int, end: threading.Event) -> Iterator
             thread.join()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def until_taken(flow: InflightLimiter, sending: list[Body]) -> None:
     """Wait until all have begun for whom there is room."""
 
@@ -76,7 +69,7 @@ def until_taken(flow: InflightLimiter, sending: list[Body]) -> None:
         with flow._changed:
             return len(sending) == len(flow._bodies) and (len(sending) == 8 or not flow._admits(PART))
 
-    until(have_begun)
+    eventually(have_begun)
 
 
 @pytest.mark.parametrize(
@@ -87,22 +80,22 @@ def until_taken(flow: InflightLimiter, sending: list[Body]) -> None:
 def test_so_many_parts_are_under_way_as_the_link_carries_in_some_seconds(rate, at_once):
     flow, end = known(rate), threading.Event()
     with senders(flow, 8, end) as sending:
-        until(lambda: len(sending) >= at_once)
+        eventually(lambda: len(sending) >= at_once)
         assert len(sending) == at_once == min(8, max(1, int(rate * SECONDS_UNDER_WAY / PART)))
         end.set()
-        until(lambda: len(sending) == 8)
+        eventually(lambda: len(sending) == 8)
 
 
 def test_the_next_part_begins_when_the_rest_of_one_leaves():
     """So the link is never idle, and parts are there one after the other, not all of them late."""
     flow, end = known(SLOW), threading.Event()
     with senders(flow, 3, end) as sending:
-        until(lambda: len(sending) == 1)
+        eventually(lambda: len(sending) == 1)
         sending[0].left(PART - 2**20)
         time.sleep(0.6)
         assert len(sending) == 1
         sending[0].left(PART - 100_000)
-        until(lambda: len(sending) == 2)
+        eventually(lambda: len(sending) == 2)
         time.sleep(0.6)
         assert len(sending) == 2
 
@@ -122,13 +115,13 @@ def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(mon
     clock = Clock()
     flow, end = InflightLimiter(clock=clock), threading.Event()
     with senders(flow, 8, end) as sending:
-        until(lambda: len(sending) == 1)
+        eventually(lambda: len(sending) == 1)
         for _ in range(90):
             for body in list(sending):
                 body.left(body.gone_bytes + SLOW)
             clock.now += 1
             until_taken(flow, sending)
-        until(lambda: len(sending) == 8)
+        eventually(lambda: len(sending) == 8)
 
 
 def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
@@ -136,7 +129,7 @@ def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
     clock = Clock()
     flow, end = InflightLimiter(clock=clock), threading.Event()
     with senders(flow, 8, end) as sending:
-        until(lambda: len(sending) == 1)
+        eventually(lambda: len(sending) == 1)
         for _ in range(25):  # seconds, less than until the next trial
             for body in list(sending):
                 body.left(body.gone_bytes + SLOW // len(sending))
@@ -172,10 +165,10 @@ def test_cancelling_ends_waiting():
 
     flow, end = known(SLOW), threading.Event()
     with senders(flow, 1, end):
-        until(lambda: len(flow._bodies) == 1)
+        eventually(lambda: len(flow._bodies) == 1)
         waiting = threading.Thread(target=send, args=(flow,))
         waiting.start()
-        until(lambda: len(flow._waiting) == 1)
+        eventually(lambda: len(flow._waiting) == 1)
         cancellation.cancel()
         waiting.join()
     assert len(errors) == 1

@@ -43,7 +43,7 @@ from tests.exporters.postgres.databases import NoBuckets, export_database, fetch
 from tests.exporters.postgres.test_resume import broken_export
 from tests.tools import pgbouncer
 from tests.tools.bundles import differences, read_bundle
-from tests.tools.waiting import SECONDS
+from tests.tools.waiting import SECONDS, eventually
 
 needs_pgbouncer = pytest.mark.skipif(
     pgbouncer.program() is None,
@@ -355,16 +355,12 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
     replica = f"{standby}/{url.rpartition('/')[2]}"
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     query = f"SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= '{position}'"
-    deadline = time.monotonic() + 20
-    while not fetch(f"{standby}/postgres", query)[0][0]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: fetch(f"{standby}/postgres", query)[0][0])
     assert export_database(replica, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert reader.catalog()[0].position["standby"] is True
     run_sql(url, "CREATE UNLOGGED TABLE fleeting AS SELECT 1 AS x")
-    while not fetch(replica, "SELECT to_regclass('fleeting') IS NOT NULL")[0][0]:
-        time.sleep(0.05)
+    eventually(lambda: fetch(replica, "SELECT to_regclass('fleeting') IS NOT NULL")[0][0])
     gaps = export_database(replica, tmp_path / "second").sources[0].gaps
     assert [(gap.item, "standby" in gap.reason) for gap in gaps] == [('"public"."fleeting"', True)]
     assert "UNLOGGED TABLE public.fleeting" in (tmp_path / "second/data/app/schema/pre-data.sql").read_text()
@@ -375,9 +371,9 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
     run_sql(url, "DROP TABLE fleeting")
     for statement in slow.fix.text.splitlines():
         run_sql(f"{standby}/postgres", statement)
-    while any(finding.check == "replica" for finding in examine(ExamineRequest(replica)).findings):
-        assert time.monotonic() < deadline + 60
-        time.sleep(0.2)
+    eventually(
+        lambda: all(finding.check != "replica" for finding in examine(ExamineRequest(replica)).findings)
+    )
     assert differences(reader, url) == []
 
 
@@ -411,10 +407,8 @@ def test_snapshots_of_a_standby_with_one_text_may_show_different_rows(
 
     def replayed():
         position = fetch(url, "SELECT pg_current_wal_lsn()::text")[0][0]
-        query, deadline = f"SELECT pg_last_wal_replay_lsn() >= '{position}'", time.monotonic() + 20
-        while not fetch(f"{standby}/postgres", query)[0][0]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        query = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
+        eventually(lambda: fetch(f"{standby}/postgres", query)[0][0])
         return fetch(replica, "SELECT v, pg_current_snapshot()::text FROM t")[0]
 
     with psycopg.connect(url) as oldest, psycopg.connect(url) as writer:
