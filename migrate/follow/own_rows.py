@@ -65,10 +65,12 @@ class OwnRows:
         elif table.hash_name:
             return  # the server hashes; all that is written there is one transaction
         before = after = self._now.get(table.label, table.destination)
+        between: list[RowsDigest] = []
         if not table.hash_name:
             after = before - digest_texts([row.text for row in changes.gone]) + digest_texts(changes.new)
+            between = [] if table.is_atomic else _row_by_row(before, changes)
         self._now[table.label] = after
-        digests = dict.fromkeys([table.destination, before, after, table.source])
+        digests = dict.fromkeys([table.destination, before, *between, after, table.source])
         self._settle(table, [_state(table, digest) for digest in digests])
 
     def when_refused(self, table: ComparedTable) -> None:
@@ -130,6 +132,16 @@ class OwnRows:
             return None
         label = part_reader_of(self._destination.engine).label
         return reader, {label(row.schema, row.name): row for row in reader.tables(self._name)}
+
+
+def _row_by_row(before: RowsDigest, changes: RowChanges) -> list[RowsDigest]:
+    """Return the digest of a table after each of the changes, in their order."""
+    digests = [before]
+    for row in changes.gone:
+        digests.append(digests[-1] - digest_texts([row.text]))
+    for text in changes.new:
+        digests.append(digests[-1] + digest_texts([text]))
+    return digests
 
 
 def _state(table: ComparedTable, digest: RowsDigest) -> TableState:

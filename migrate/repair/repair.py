@@ -22,14 +22,17 @@ from migrate.runtime.cancellation import CancellationToken
 
 RETRIED_ROWS = 1000
 """How many rows that were refused are tried at once."""
+_STEPS = 1000
+"""How many rows of a table without transactions are written before the guard is asked again."""
 
 
 class TableWriter(Protocol):
     """Writes changes to one table. No trigger and no foreign key acts on them."""
 
     def write(self, changes: RowChanges) -> str:
-        """Remove and add rows in one transaction. Where the destination refuses what is added, the rows are removed all
-        the same; return why, "" where all is written. Raises ``SourceError`` and errors of ``migrate.errors``.
+        """Remove and add rows in one transaction; without transactions one by one, in this order. Where the destination
+        refuses what is added, the rows are removed all the same; return why, "" where all is written. Raises
+        ``SourceError`` and errors of ``migrate.errors``.
         """
         ...
 
@@ -52,6 +55,10 @@ class RepairDestination(Protocol):
         """
         ...
 
+    def is_atomic(self, schema: str, name: str) -> bool:
+        """Return whether a kill leaves all that is written at once, or nothing; else it may leave the first rows."""
+        ...
+
     def writing(self, schema: str, name: str) -> AbstractContextManager[TableWriter]:
         """Open a table to be written. Raises ``NotAllowedError`` where its triggers cannot be kept from firing."""
         ...
@@ -67,13 +74,15 @@ class OpenRepair(Protocol):
 
 class ComparedTable(Struct):
     """A table whose rows are compared. ``hash_name``: the servers' hash by which both digests are computed, "" for that
-    of bundles. ``read_destination`` reads the destination's rows by that of bundles.
+    of bundles. ``read_destination`` reads the destination's rows by that of bundles. ``is_atomic``: see
+    ``RepairDestination``.
     """
 
     label: str
     columns: Sequence[str]
     read_destination: Callable[[], RowsDigest]
     hash_name: str = ""
+    is_atomic: bool = True
     source: RowsDigest = RowsDigest()
     destination: RowsDigest = RowsDigest()
 
@@ -274,7 +283,16 @@ def _changes_of(
             result.reason = destination.unwritable(table.schema, table.name)
             if result.reason:
                 return
-        yield changes
+            compared.is_atomic = destination.is_atomic(table.schema, table.name)
+        yield from [changes] if compared.is_atomic else _in_steps(changes)
+
+
+def _in_steps(changes: RowChanges) -> Iterator[RowChanges]:
+    """Yield the same changes in the same order, fewer at once."""
+    for start in range(0, len(changes.gone), _STEPS):
+        yield RowChanges(gone=changes.gone[start : start + _STEPS])
+    for start in range(0, len(changes.new), _STEPS):
+        yield RowChanges(new=changes.new[start : start + _STEPS], changed=0 if start else changes.changed)
 
 
 def _write_again(writer: TableWriter, refused: RowFile, result: TableRepair) -> None:

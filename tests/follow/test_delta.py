@@ -35,6 +35,7 @@ from migrate.follow.own_rows import OwnRows
 from migrate.follow.table_digests import as_recorded
 from migrate.repair import row_differences
 from migrate.repair.live_repair import open_repair
+from migrate.restore.mysql.row_repair import MysqlTableWriter
 from migrate.runtime import retry_pauses
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
@@ -550,6 +551,37 @@ def test_after_a_kill_a_pass_goes_on_but_rows_of_others_stay(sides, tmp_path, mo
     assert replace(source, overwrites=True).take_pass(CancellationToken()).passes == 3
     assert engine.fetch(new, rows) == engine.fetch(old, rows)
     assert len(list((tmp_path / "home").rglob("*.json"))) == 1
+
+
+def test_a_pass_that_was_killed_in_a_table_without_transactions_goes_on(mariadb, tmp_path, monkeypatch):
+    old, new = mariadb.database(), mariadb.database()
+    source = DeltaSource("app", Endpoint(old), Endpoint(new), open_location(str(tmp_path / "home")))
+    write_delta(source.store, DeltaRecord("app"))
+    for url in (old, new):
+        mysql.run_sql(url, f"{MAKE[0]} ENGINE = MyISAM")
+    mysql.run_sql(old, f"INSERT INTO accounts VALUES {', '.join(f'({n}, {n})' for n in range(9))}")
+    assert source.take_pass(CancellationToken()).passes == 1
+    left, refused = [3], MysqlTableWriter._refused
+
+    def killed_soon(*words):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return refused(*words)
+
+    mysql.run_sql(old, "UPDATE accounts SET balance = balance + 1 WHERE id > 3")
+    with monkeypatch.context() as patch:
+        patch.setattr(MysqlTableWriter, "_refused", killed_soon)
+        with pytest.raises(KeyboardInterrupt):
+            source.take_pass(CancellationToken())
+    assert mysql.fetch(new, "SELECT count(*) FROM accounts") == [(6,)], "of five rows two are back"
+    mysql.run_sql(new, "INSERT INTO accounts VALUES (99, 7000)")
+    with pytest.raises(NotEqualError, match="other rows"):
+        source.take_pass(CancellationToken())
+    mysql.run_sql(new, "DELETE FROM accounts WHERE id = 99")
+    assert source.take_pass(CancellationToken()).rows == 3
+    rows = "SELECT * FROM accounts ORDER BY id"
+    assert mysql.fetch(new, rows) == mysql.fetch(old, rows)
 
 
 def test_a_pass_that_is_stopped_by_one_table_records_what_it_has_left_in_others(files):

@@ -72,6 +72,11 @@ class MysqlRepair:
         del schema, name
         return ""
 
+    def is_atomic(self, schema: str, name: str) -> bool:
+        """See ``RepairDestination``."""
+        del schema
+        return self.rows.table(name).transactional
+
     @contextmanager
     def writing(self, schema: str, name: str) -> Iterator[MysqlTableWriter]:
         """See ``RepairDestination``."""
@@ -127,7 +132,7 @@ class MysqlTableWriter:
         """Do the same in a table whose engine takes nothing back; some (Aria) refuse even a savepoint."""
         for position, text in enumerate(texts):
             if reason := self._refused([text]):
-                self._remove(texts[:position])
+                self._remove(texts[:position][::-1])
                 return reason
         return ""
 

@@ -43,6 +43,11 @@ class SqliteRepair:
         del schema, name
         return ""
 
+    def is_atomic(self, schema: str, name: str) -> bool:
+        """See ``RepairDestination``."""
+        del schema, name
+        return True
+
     @contextmanager
     def writing(self, schema: str, name: str) -> Iterator[SqliteTableWriter]:
         """See ``RepairDestination``."""
