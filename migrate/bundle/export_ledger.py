@@ -230,6 +230,11 @@ class ExportLedger:
         for row in self._pages(query, columns, source, marks=3):
             yield Loss(*row)
 
+    def lost_properties(self, source: str) -> dict[str, tuple[int, str]]:
+        """Return of how many items of a source each property is lost, and the first of them; rarer ones first."""
+        query = "SELECT property, count(*), min(item) FROM losses WHERE source = ? GROUP BY 1 ORDER BY 2, 1"
+        return {name: (count, item) for name, count, item in self._rows(query, source)}
+
     def _add_files(self, source: str, unit_id: str, files: Sequence[FileRecord]) -> None:
         for file in files:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
@@ -61,7 +62,7 @@ from migrate.cli.common.summary_lines import (
     draw_summary,
     left_out_line,
 )
-from migrate.cli.common.terminal import Console, Text
+from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
@@ -70,7 +71,7 @@ from migrate.export.outcome import BrokenSource, ExportOptions, ExportOutcome, S
 from migrate.export.preflight import left_out_of
 from migrate.export.run import already_sealed, export
 from migrate.export.seal_time import SealTime, seal_time_before
-from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.quantities import parse_size
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore, Store
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from migrate.custody.signing.bundle_signatures import SignatureFile
     from migrate.custody.signing.keys import Signer
 
+_ALL_LOSSES = "the bundle's data/losses.parquet lists all"
 _EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
 
 
@@ -238,6 +240,12 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             if enumeration.what == counted_noun
         ]
         console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"))
+    lost = [
+        f"{name} of {plain(item)}" + (f" and {count_words(count - 1)} more" if count > 1 else "")
+        for name, (count, item) in source.lost.items()
+    ]
+    if lost:
+        console.print(Text(f"  cannot be represented: {list_words(lost)}; {_ALL_LOSSES}", style="dim"))
 
 
 def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
@@ -248,6 +256,12 @@ def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
     console.print(
         f"{count_words(len(whole))} of {things(len(sources), 'source')} exported: {items}, {size} read"
     )
+    lost: Counter[str] = Counter()
+    for source in sources:
+        lost.update({name: count for name, (count, _) in source.lost.items()})
+    if lost:
+        words = list_words([f"{name} ({count_words(count)})" for name, count in lost.most_common()])
+        console.print(Text(f"Cannot be represented: {words}; {_ALL_LOSSES}", style="dim"))
 
 
 def _draw_reasons(

@@ -67,7 +67,8 @@ class ExportOptions(Struct, frozen=True):
 
 class SourceResult(Struct, frozen=True):
     """What became of one source. ``gaps`` are at most the first 1000; ``reasons`` are sentences, none means
-    complete; ``enumerations`` are all ways in which it was counted.
+    complete; ``enumerations`` are all ways in which it was counted. ``lost``: what the bundle cannot represent: each
+    property, of how many items, and the first of them; none where the bundle was sealed before.
     """
 
     name: str
@@ -79,6 +80,7 @@ class SourceResult(Struct, frozen=True):
     reasons: Sequence[str]
     gaps: Sequence[Gap]
     enumerations: Sequence[Enumeration] = ()
+    lost: Mapping[str, tuple[int, str]] = {}
 
     @property
     def gaps_total(self) -> int:

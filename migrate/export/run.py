@@ -223,7 +223,10 @@ def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[BrokenSource]) -> 
         complete=sealed.complete,
         files=sealed.files,
         size_bytes=sealed.size_bytes,
-        sources=[result(source) for source in sealed.reconciliations],
+        sources=[
+            replace(result(source), lost=run.ledger.lost_properties(source.name))
+            for source in sealed.reconciliations
+        ],
         broken=broken,
         left_out=run.state.left_out,
         left_behind=run.options.left_behind,

@@ -1,5 +1,6 @@
 """What is printed of many sources: a line each where something is to be said, and totals."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -60,6 +61,20 @@ def test_a_run_of_many_sources_has_one_line_a_stage(case, tmp_path, monkeypatch)
     again = call("run", "-c", case)
     assert (again.code, "6 of 6 sources restored: 21 items" in again.out) == (0, True), again
     assert "nothing was done" not in again.out
+
+
+def test_an_export_says_what_it_cannot_represent_and_where_all_of_it_is_listed(case, tmp_path):
+    words = "the bundle's data/losses.parquet lists all"
+    alone = call("export", f"six=sqlite://{tmp_path}/old", "--to", tmp_path / "alone").out
+    assert f"  cannot be represented: one moment of files; {words}\n" in alone
+    for name in DATABASES:
+        (tmp_path / name).mkdir()
+        for copy in ("one", "two"):
+            shutil.copy(tmp_path / "old" / f"{name}.sqlite", tmp_path / name / f"{copy}.sqlite")
+    together = call(
+        "export", *(f"sqlite://{tmp_path}/{name}" for name in DATABASES), "--to", tmp_path / "all"
+    )
+    assert f"\nCannot be represented: one moment (6); {words}\n" in together.out, together
 
 
 def test_of_many_sources_it_is_told_that_one_was_not_made_as_it_was(capsys):
