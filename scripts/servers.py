@@ -469,7 +469,7 @@ def _seed(servers: Servers) -> dict[str, str]:
         for database in servers.databases:
             database.database("plaza")
         seed.seed_database(servers.databases[0].url_of("plaza"))
-        seed.seed_bucket("old-s3", "plaza-media", list(seed.objects(small=500, large=1)))
+        seed.seed_bucket("old-s3", "plaza-media", list(seed.objects(small=200, large=1)))
         seed.make_buckets("new-s3", "evacuated", "plaza-media")
         marker_file.touch()
     urls = [database.url_of("plaza") for database in servers.databases]
