@@ -194,7 +194,7 @@ def test_an_export_whose_source_is_quiet_is_captured_until_it_ends(folder):
     receive = stream.receive
     stream.receive = lambda seconds: asked.append(seconds) or receive(seconds)
     thread = capture_thread(OpenLog(stream), BASE, folder._store, notes)
-    eventually(lambda: len(asked) > 2, 5)
+    eventually(lambda: len(asked) > 2)
     thread.stop()
     assert (notes, folder.idle_position(), stream.acknowledged[-1]) == ([], 40, 40)
 

@@ -106,7 +106,7 @@ class OneByOne:
         self.passed_bytes = 0
 
     def take(self, size_bytes: int) -> None:
-        eventually(lambda: self.progress.sent_bytes == self.passed_bytes, 20)
+        eventually(lambda: self.progress.sent_bytes == self.passed_bytes)
         self.passed_bytes += size_bytes
 
 

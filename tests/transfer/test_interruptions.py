@@ -188,9 +188,9 @@ def test_interrupted_in_the_middle_the_threads_end(sealed, tmp_path):
     """
     destination = open_location(str(tmp_path / "destination"))
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
     origin = open_location(str(sealed[0]))
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        timer.start()  # it may come at once: outside it would end all tests
         for _ in range(1000):
             transfer(origin, destination, workers=2, progress=Silent(), recheck=True)
     # An interruption within Thread.start() can leave a thread listed that has ended.
