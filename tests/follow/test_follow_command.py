@@ -79,7 +79,7 @@ def test_a_followed_database_comes_up_with_what_was_written_since(move):
     assert done.code == 0, done.err
     (state,) = json.loads(done.out)["result"]["sources"]
     assert (state["caught_up"], state["stopped"]) == (True, [])
-    assert state["lag_bytes"] < 100_000  # the server writes records of its own, those of autovacuum among them
+    assert state["lag_bytes"] < 100_000  # as its own records, those of autovacuum
     assert live_tables(destination) == live_tables(source)
     again = call("restore", bundle, f"app={destination}")
     assert "has changes of the source since" in again.out
