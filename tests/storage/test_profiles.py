@@ -1,19 +1,25 @@
 """The profiles of an S3 location come from AWS's own files."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.exceptions import UnauthorizedSSOTokenError, UnknownServiceError
 
 from migrate.errors import NotAllowedError, UsageError
 from migrate.storage import checksums
+from migrate.storage.s3.access.presigned_urls import links
 from migrate.storage.s3.client import S3Location, client, session
+from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.http.signing import Signer
+from tests.tools.http_proxy import Answer, HttpProxy, refusal
 
 NOBODY = 65534
 
@@ -125,3 +131,58 @@ def test_botocore_takes_awscrt_along_where_a_profile_needs_it_for_its_login(vari
     )
     is_needed = bool(setting) or checksums.library().__name__ == "awscrt.checksums"
     assert run.stdout.split() == [str(is_needed)] * 2
+
+
+class _EndedSessions(HttpProxy):
+    """A server at which the session of the token ``old`` has ended."""
+
+    def handle(self, asked):
+        if asked.header("x-amz-security-token") == "old":
+            return refusal(400, "ExpiredToken")
+        return Answer(200, (("ETag", '"e"'),), b"body" if asked.method == "GET" else b"")
+
+
+@pytest.mark.parametrize("given", ["in a file", "by a process"])
+def test_credentials_that_the_user_has_renewed_are_taken_in_the_middle(given, tmp_path, monkeypatch):
+    keys, config = tmp_path / "keys", tmp_path / "config"
+    monkeypatch.setenv(
+        "AWS_SHARED_CREDENTIALS_FILE", str(keys if given == "in a file" else tmp_path / "none")
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+
+    def write(token: str) -> None:
+        written = {"AccessKeyId": "key", "SecretAccessKey": "secret", "SessionToken": token, "Version": 1}
+        keys.write_text(
+            f"[old]\naws_access_key_id = key\naws_secret_access_key = secret\naws_session_token = {token}\n"
+            if given == "in a file"
+            else json.dumps(written)
+        )
+
+    with _EndedSessions("") as server:
+        process = f"credential_process = cat {keys}\n" if given == "by a process" else ""
+        for number, ask in enumerate(
+            (
+                lambda opened: opened.call(Request("GetObject", "GET", "k")),
+                lambda opened: opened.call(Request("HeadObject", "HEAD", "k")),
+                lambda opened: opened.boto.head_object(Bucket="media", Key="k"),
+            )
+        ):
+            write("old")
+            config.write_text(f"[profile old]\nendpoint_url = {server.endpoint}\n{process}# {number}\n")
+            opened = HttpClient.of(S3Location("media", "", "old"))
+            write("new")
+            ask(opened)
+
+
+def test_a_link_into_a_bucket_whose_requester_pays_says_so(tmp_path, monkeypatch):
+    """Who opens it has the link only, and no header."""
+    secrets = {"access_key_id": "key", "secret_access_key": "secret"}
+    paid, plain = (
+        dict(links(S3Location("media", "", None, secrets, requester_pays=pays), ["k"], timedelta(hours=1)))[
+            "k"
+        ]
+        for pays in (True, False)
+    )
+    asked = parse_qs(urlsplit(paid).query)
+    assert (asked["x-amz-request-payer"], asked["X-Amz-SignedHeaders"]) == (["requester"], ["host"])
+    assert "request-payer" not in plain

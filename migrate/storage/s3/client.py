@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import botocore.config
@@ -35,6 +35,7 @@ from migrate.errors import (
 )
 from migrate.runtime.crash_points import reached
 from migrate.storage.outage import answer_seconds
+from migrate.storage.s3.access.renewable_credentials import REFUSALS, make_renewable, renewed
 from migrate.storage.s3.errors import CREDENTIAL_ERRORS, no_credentials
 from migrate.storage.s3.http.connection import CONNECT_SECONDS
 from migrate.storage.s3.http.messages import READING
@@ -328,7 +329,9 @@ def _client(
     if account:
         made.meta.events.register("before-send.s3", functools.partial(_refuse_silent, account))
     made.meta.events.register("before-call.s3", functools.partial(_begin_call, dict(headers)))
+    made.meta.events.register("before-sign.s3", functools.partial(_begin_link, dict(headers)))
     made.meta.events.register("after-call.s3", _end_call)
+    made.meta.events.register("needs-retry.s3", functools.partial(_renew, boto_session))
     return made
 
 
@@ -346,9 +349,12 @@ def _has_credentials(boto_session: Any, url: str) -> bool:
     """Tell whether there are credentials, which are fetched where they are a service's."""
     try:
         credentials = boto_session.get_credentials()
-        return credentials is not None and credentials.get_frozen_credentials() is not None
+        if credentials is None or credentials.get_frozen_credentials() is None:
+            return False
     except CREDENTIAL_ERRORS as exc:
         raise no_credentials(exc, url) from exc
+    make_renewable(boto_session)
+    return True
 
 
 def _refuse_silent(url: str, **_: Any) -> None:
@@ -361,6 +367,20 @@ def _begin_call(headers: Mapping[str, str], model: Any, params: Any, **_: Any) -
     params["headers"].update(headers)
     if model.http["method"] not in READING:
         reached(f"s3.{model.name}.before")
+
+
+def _begin_link(headers: Mapping[str, str], request: Any, signature_version: Any, **_: Any) -> None:
+    """Put into a link what its reader has no header for (Amazon S3 user guide, "Requester Pays buckets")."""
+    if str(signature_version).endswith("-query"):
+        request.params.update(headers)
+
+
+def _renew(boto_session: Any, response: Any, operation: Any, attempts: int, **_: Any) -> Literal[0] | None:
+    """Return 0, "send it again at once", where credentials have ended and were read again."""
+    if response is None or attempts > 1 or response[0].status_code not in REFUSALS:
+        return None
+    code, is_head = response[1].get("Error", {}).get("Code", ""), operation.http["method"] == "HEAD"
+    return 0 if renewed(boto_session.get_credentials(), code, is_head=is_head) else None
 
 
 def _end_call(model: Any, http_response: Any, **_: Any) -> None:

@@ -28,6 +28,7 @@ from exporters.lossless_text import bytes_of
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.crash_points import reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
+from migrate.storage.s3.access.renewable_credentials import REFUSALS, renewed
 from migrate.storage.s3.client import S3Location, client, session
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
@@ -178,6 +179,8 @@ class HttpClient:
         refuses whatever names them. Of that to HEAD it does not say why. Servers that know other checksums refuse only
         to begin an upload with ours. Raises like ``PendingResponse.result``.
         """
+        if self._is_renewed(request, response):
+            response = self.begin(request).result()
         shared = self._shared
         if shared.takes_checksums is False or not has_checksums(request):
             return response
@@ -192,6 +195,16 @@ class HttpClient:
         if (second.is_success or refuses_checksums(response)) and request.operation != _BEGINS:
             shared.takes_checksums = False
         return second
+
+    def _is_renewed(self, request: Request, response: Response) -> bool:
+        """Tell whether the credentials of a request have ended, and were read again."""
+        if response.status not in REFUSALS:
+            return False
+        code = client_error(request, response).response["Error"]["Code"]
+        if not renewed(self._session.get_credentials(), code, is_head=request.method == "HEAD"):
+            return False
+        self._signer = self._signer.anew()
+        return True
 
     def _connection(self) -> Connection:
         """Return a connection that was used a moment ago, else a new one. ``release`` gives it back."""

@@ -31,6 +31,10 @@ class Signer:
         self._headers = headers or {}
         self._cached: dict[_Common, _Constant] = {}
 
+    def anew(self) -> Signer:
+        """Return one that has computed nothing yet: with credentials that were renewed within this second."""
+        return Signer(self._credentials, self._region, self._host, self._headers)
+
     def head(self, request: Request, path: str, origin: str = "") -> bytes:
         """Return the bytes of a request up to its body. ``path`` is percent-encoded; ``origin`` (scheme and host)
         stands before it where a proxy is asked. Raises ``MoveoutError`` for a header that cannot be sent, and where
