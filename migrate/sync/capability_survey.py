@@ -14,6 +14,7 @@ from msgspec import Struct
 from exporters.api import Loss
 from exporters.bucket_api import STANDARD_HEADERS, ObjectSummary
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
+from exporters.objects.server_quirks import Trait, has
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
 from migrate.restore.objects.destination_terms import Terms
@@ -123,6 +124,11 @@ def _losses(
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if sides.history:
         yield Loss(name, "version ids", "the destination gives its own; the record says which became which")
+        if has(source.server, Trait.MARKERS_APART):
+            reason = "a version without an id that was replaced in the second of a delete marker counts"
+            yield Loss(
+                name, "order of versions", f"{reason} as the older one: the server does not list their order"
+            )
     elif keeps_versions:
         yield Loss(
             name,

@@ -83,6 +83,7 @@ def test_a_history_and_its_page(minio: S3Server, other_minio: S3Server) -> None:
     assert result.code == 0
     assert "2 versions copied" in result.out
     assert "2 versions" in result.out.split("Equal at")[1]
+    assert "do not show tags, ACLs and locks: --recheck" in " ".join(result.out.split())
     page = parse(move.location().read("REPORT.html"))
     assert_harmless(page)
     assert "with all versions" in page.text

@@ -27,13 +27,15 @@ from migrate.sync.run import SyncOptions, sync
 
 _WORKERS = 4
 _SHOWN = 20
+_NOT_COMPARED = "by the listings, which do not show tags, ACLs and locks: --recheck compares these, too"
 
 
 class Synced(Struct, frozen=True):
-    """What a sync came to, and how long it took."""
+    """What a sync came to, and how long it took. ``rechecked``: tags, ACLs and locks were compared, too."""
 
     outcome: SyncOutcome
     seconds: float
+    rechecked: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -67,6 +69,8 @@ class Synced(Struct, frozen=True):
         _draw_removed(console, outcome)
         console.print(Text(f"The report and the record: {outcome.record}", style="dim"))
         _draw_verdict(console, outcome)
+        if outcome.proof is not None and not self.rechecked:
+            console.print(f"  {_NOT_COMPARED}", style="dim")
 
     def summary(self, name: str) -> SummaryLine:
         """Return its line among those of several syncs."""
@@ -204,4 +208,4 @@ def run_sync(
             sign_file(store, PROOF, signer)
     if record is None and (failure := clear_versions(sides)):
         session.progress.note(failure)
-    return Synced(outcome, time.monotonic() - started)
+    return Synced(outcome, time.monotonic() - started, options.recheck)
