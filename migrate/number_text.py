@@ -31,6 +31,13 @@ def things(count: int, noun: str) -> str:
     return f"{count_words(count)} {noun}" + ("" if count == 1 else "s")
 
 
+def all_things(count: int, noun: str) -> str:
+    """Return all of so many things: ``1 object``, ``both objects``, ``all 3 objects``."""
+    if count == 2:
+        return f"both {noun}s"
+    return f"all {things(count, noun)}" if count > 2 else things(count, noun)
+
+
 def list_words(names: Sequence[str], most: int = 5) -> str:
     """Return the first names as words, and how many more there are: ``a, b and 7 more``."""
     more = f" and {count_words(len(names) - most)} more" if len(names) > most else ""

@@ -30,6 +30,8 @@ NAME = re.compile(r"([\w.]+)(?: as \w+)?")
 STEP = r"""(?:next_step=\s*\(?|remedy = \(?|STEP = \(?|Fix\(\s*"advice",)\s*f?"""
 NEXT_STEP = re.compile(STEP + r"""(?:"[A-Z][^A-Z"][^"]*"|"[^"]*\."(?=[,)]))""")
 """What to type next, with a capital in front or a period behind: it stands behind an arrow."""
+PLACEHOLDER = re.compile(r"""next_step=\s*f?["'][^\n]*moveout [a-z -]+ (?:LOCATION|DATABASE)\b""")
+"""A command whose location is left to be filled in, where it could be copied and run."""
 ROLE = re.compile(r"""(?:CREATE (?:ROLE|USER) |login\(\w*postgres, ["'])([a-z_]\w*)""")
 
 
@@ -95,6 +97,10 @@ def test_value_classes_are_structs():
 def test_next_steps_are_no_sentences():
     """They are printed behind an arrow, as what one types: small, and without a period at the end."""
     assert [(path, step) for path, text in texts().items() for step in NEXT_STEP.findall(text)] == []
+
+
+def test_next_steps_name_the_location():
+    assert {path: step for path, text in texts().items() if (step := PLACEHOLDER.findall(text))} == {}
 
 
 def test_what_a_store_can_do_is_declared():

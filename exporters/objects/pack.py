@@ -253,7 +253,10 @@ class _Pack(Struct):
     def end(self) -> None:
         if self.unlike:
             count = len(self.unlike)
-            reason = f"the contents of {count} objects do not have the MD5 that their ETags look like"
+            whose = f"of {count:,} objects do not have the MD5 that their ETags look"
+            if count == 1:
+                whose = "of 1 object do not have the MD5 that its ETag looks"
+            reason = f"the contents {whose} like"
             self.losses.append(Loss(self.unlike[0], "ETag", reason))
         self._write(pax_headers.END)
         self._flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 
 from exporters.errors import (
@@ -42,7 +43,7 @@ def needs_recovery(error: BaseException) -> bool:
 
 def translate(error: sqlite3.Error, source: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``source`` names what was read."""
-    code = code_of(error)
+    code, path = code_of(error), shlex.quote(source)
     if code.startswith(_BUSY):
         return SourceUnreachableError(
             str(error),
@@ -64,7 +65,8 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
     if is_damage(error):
         return SourceError(
             f"{source} is damaged: {error}",
-            next_step="save what can be saved with: sqlite3 FILE .recover | sqlite3 NEW-FILE; then move NEW-FILE",
+            next_step=f"save what can be saved: sqlite3 {path} .recover | sqlite3"
+            f" {shlex.quote(f'{source}.recovered')}; then move that file",
         )
     if code == "SQLITE_FULL":
         return SourceError(
@@ -87,4 +89,4 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
             next_step="a program ended in the middle of a write. Copy the file together with its -journal or -wal to"
             " another directory, open it there once with sqlite3, and move that one",
         )
-    return SourceError(str(error), about=source, next_step="try: sqlite3 FILE 'PRAGMA integrity_check'")
+    return SourceError(str(error), about=source, next_step=f"try: sqlite3 {path} 'PRAGMA integrity_check'")

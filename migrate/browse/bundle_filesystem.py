@@ -32,7 +32,7 @@ class BundleFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
     def __init__(self, store: Store, sizes: Mapping[str, int]) -> None:
         super().__init__()
         self.error: MoveoutError | None = None
-        self._store = store
+        self._store, self.location = store, store.location
         self._sizes = sizes
 
     def keys(self, prefix: str) -> list[str]:

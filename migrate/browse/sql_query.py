@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def _query(duck: duckdb.DuckDBPyConnection, sql: str) -> str:
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise UsageError(
             "a bundle is only read: one query is run, and nothing else",
-            next_step='moveout sql LOCATION "SELECT …"',
+            next_step='write one query, in quotes: "SELECT …"',
         )
     return str(statements[0].query).strip().rstrip(";")
 
@@ -214,4 +215,6 @@ def _translated(filesystem: BundleFileSystem) -> Iterator[None]:
             raise filesystem.error from exc
         if (match := _KEY.search(str(exc))) is not None and filesystem.has(match[1]):
             raise DamageError(match[1], expected="a readable Parquet file", found=str(exc)[:300]) from exc
-        raise UsageError(f"DuckDB: {exc}", next_step="moveout ls LOCATION shows the tables") from exc
+        raise UsageError(
+            f"DuckDB: {exc}", next_step=f"moveout ls {shlex.quote(filesystem.location)} shows the tables"
+        ) from exc

@@ -375,7 +375,7 @@ def _confirmed_hold(
     """Say what the hold changes, and ask. Raises ``UsageError`` where the answer is no."""
     with open_holds(followed, whole_server=options.whole_server) as holds:
         known = undo_file.read(options.file) or undo_file.new(_REASON)
-        plan = source_hold.planned(holds, known)
+        plan = source_hold.planned(options.file, holds, known)
         for name, change in source_hold.pending(holds, plan):
             session.err.print(Text(f"  {name}: {change.says}"))
     if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
@@ -504,7 +504,9 @@ def _release(followed: Sequence[SwitchedSource], file: Path) -> tuple[list[str],
             with open_holds([source]) as holds:
                 left = undo_file.read(file)
                 assert left is not None, "this source is still in it"
-                undone += [change.undo_says for _, change in source_hold.undoable(holds, left, force=False)]
+                undone += [
+                    change.undo_says for _, change in source_hold.undoable(file, holds, left, force=False)
+                ]
                 source_hold.take_back(file, holds, left, force=False)
         except MoveoutError as error:
             still_held[source.name] = error

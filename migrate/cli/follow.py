@@ -300,7 +300,8 @@ def follow_command(
         session.progress.note(f"buckets are not followed, moveout sync keeps them up: {', '.join(buckets)}")
     if others := [name for name in others if name not in buckets]:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
-    return run_follow(session, store, followed, until_caught_up=until_caught_up)
+    case_option = loaded.option if loaded else "-c CASE"
+    return run_follow(session, store, followed, until_caught_up=until_caught_up, case_option=case_option)
 
 
 def run_follow(
@@ -309,13 +310,14 @@ def run_follow(
     followed: Sequence[FollowedSource | DeltaSource],
     *,
     until_caught_up: bool,
+    case_option: str,
 ) -> Followed:
     """Capture and apply what the sources write, until Ctrl-C, until a cutover begins, or until all is applied that was
     written before; what fails for ``_LIMIT_SECONDS`` is not waited for then. Raises ``UsageError`` where
     the switch was made, ``BusyError`` where a cutover is at work, ``UnreachableError`` where the changes are not at the
     location.
     """
-    refuse_after_switch(store)
+    refuse_after_switch(store, case_option)
     for source in followed:
         if isinstance(source, FollowedSource):
             source.folder(store).require_begun()
@@ -464,7 +466,7 @@ def resync_command(
         raise UsageError("no case file is named", next_step="give -c moveout.toml, with a [bundle] location")
     names = [_table_name(word) for word in tables]
     store = session.store(loaded.bundle)
-    refuse_after_switch(store)
+    refuse_after_switch(store, loaded.option)
     sources = expanded(session, loaded.sources, loaded, loaded.bundle, ask=False)
     destinations = destinations_of(loaded.bundle, loaded.destinations, loaded)
     followed = {source.name: source for source in followed_sources(store, sources, destinations)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Any
@@ -120,7 +121,8 @@ def sql_command(
     reader, rest = open_bundle(session, words or [], case)
     if len(rest) != 1:
         raise UsageError(
-            "one query is needed", next_step='write it in quotes: moveout sql LOCATION "SELECT …"'
+            "one query is needed",
+            next_step=f'write it in quotes: moveout sql {shlex.quote(reader.store.location)} "SELECT …"',
         )
     if as_csv and session.json:
         raise UsageError("--csv and --json exclude each other", next_step="give one of them")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -99,7 +100,7 @@ def check_not_put_back(store: Store) -> None:
             expected=finding.expected,
             found=f"{finding.found}: it {finding.what}",
             next_step="somebody has put an older log there, and it may lack a hold: bring back the newer one"
-            " (moveout custody verify --with LOCATION compares it with a copy)",
+            f" (moveout custody verify {shlex.quote(store.location)} --with COPY compares it with a copy)",
         )
 
 

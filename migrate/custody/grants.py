@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -247,7 +248,8 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer, trust: T
     unrecorded_keys = _unwritten(accounts, known, store.location, name)
     if not entries and not unrecorded_keys:
         raise GoneError(
-            f"no grant to {name!r} is in the custody log", next_step="moveout grant list LOCATION"
+            f"no grant to {name!r} is in the custody log",
+            next_step=f"moveout grant list {shlex.quote(store.location)} shows which there are",
         )
     entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
     sessions = [entry for entry in entries if entry in entries_here and _granted(entry).kind == "session"]

@@ -7,6 +7,7 @@ no other, and a hold that is placed later needs signatures of its own.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -113,7 +114,7 @@ def release(
         if newer and newer[0].number > holds[-1].number:
             raise BusyError(
                 f"a hold was placed at {store.location} meanwhile (entry {newer[0].number}), and its locks may be gone",
-                next_step="moveout hold place LOCATION … with its terms locks what is open now",
+                next_step=f"moveout hold place {shlex.quote(store.location)} … with its terms locks what is open now",
             )
         return released(log)
 
@@ -312,8 +313,9 @@ def _need_holds(store: Store, trust: Trust | None) -> list[LogEntry]:
     if not holds:
         raise UsageError(
             f"no hold is in the custody log at {store.location}",
-            next_step="moveout hold status LOCATION shows its locks: a hold that broke off is placed to its end before"
-            " it is released; what others locked, or the bucket's own rule, ends by itself or by them",
+            next_step=f"moveout hold status {shlex.quote(store.location)} shows its locks: a hold that broke off is"
+            " placed to its end before it is released; what others locked, or the bucket's own rule, ends by itself or"
+            " by them",
         )
     return holds
 
@@ -351,15 +353,15 @@ def _objection(document: Document, event: CustodyEvent, holds: Sequence[LogEntry
     if not is_same_location(str(document.value["location"]), event.location):
         return UsageError(
             f"{document.key} is for {document.value['location']}, not for {event.location}",
-            next_step="name that location; for this one moveout hold release LOCATION --reason TEXT --to DIR makes"
-            " another release",
+            next_step="name that location; for this one, this makes another release:"
+            f" moveout hold release {shlex.quote(event.location)} --reason TEXT --to DIR",
         )
     if document.value["holds"] != [hold.hash for hold in holds]:
         entries = ", ".join(f"{hold.number}" for hold in holds)
         return UsageError(
             f"{document.key} is not for the holds that stand now (entries of the custody log: {entries})",
-            next_step="a hold that was placed since needs a release of its own: moveout hold release LOCATION --reason"
-            " TEXT --to DIR makes one for all owners to sign",
+            next_step="a hold that was placed since needs a release of its own, for all owners to sign:"
+            f" moveout hold release {shlex.quote(event.location)} --reason TEXT --to DIR",
         )
     return None
 

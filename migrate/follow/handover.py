@@ -29,12 +29,15 @@ def cutover_lease(store: Store, progress: Progress) -> Lease:
     return Lease(store, _PURPOSE, progress=progress)
 
 
-def refuse_after_switch(store: Store) -> None:
-    """Raise ``UsageError`` where the switch was made: what the old side is written then must not arrive."""
+def refuse_after_switch(store: Store, case_option: str) -> None:
+    """Raise ``UsageError`` where the switch was made: what the old side is written then must not arrive.
+    ``case_option`` names the case file, for a shell.
+    """
     if (record := read_record(store)) is not None:
         raise UsageError(
             f"the switch was made at {record.switched_at}: changes are not followed any more",
-            next_step="moveout cutover -c CASE --undo goes back to the old databases; then they can be followed again",
+            next_step=f"moveout cutover {case_option} --undo goes back to the old databases; then they can be followed"
+            " again",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 
 from exporters.engine import PartReader, load_part, part_reader_of
@@ -61,5 +62,6 @@ def _check_not_followed(reader: BundleReader, source: str, endpoint: Endpoint) -
     if (mark is not None and mark.place != START) or (delta is not None and delta.passes):
         raise UsageError(
             f"{endpoint.shown} has changes that {source} made after the bundle; a repair would undo them",
-            next_step=f"repair it from the live source: --from {source}=URL",
+            next_step="repair it from the live source:"
+            f" --from {shlex.quote(f'{source}={reader.info.source(source).url}')}",
         )

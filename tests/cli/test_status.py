@@ -111,7 +111,7 @@ def test_status_says_what_is_up_on_the_new_host(tmp_path):
     assert re.search(r"one +.* the bundle has grown since .*\n +→ restore it again", state.out)
     assert call("run", "-c", case).code == 0
     state = call("status", "-c", case)
-    assert (state.code, "on the new host: all 2 sources up" in state.out) == (0, True)
+    assert (state.code, "on the new host: both sources up" in state.out) == (0, True)
     assert call("restore", "-c", case, f"one=sqlite://{tmp_path}/staging.db").code == 0
     destinations = result("status", case)["destinations"]
     assert [(entry["source"], entry["up"]) for entry in destinations] == [("one", True), ("two", True)]
@@ -133,7 +133,7 @@ def test_a_source_without_destination_is_not_waited_for(tmp_path):
     assert "on the new host: 0 of 2 sources up; not: one, two; no destination" in call("status", case).out
     assert call("run", "-c", case).code == 0
     state = call("status", case)
-    words = "on the new host: all 2 sources up; no destination in the case file: kept"
+    words = "on the new host: both sources up; no destination in the case file: kept"
     assert (state.code, words in state.out) == (0, True), state
 
 

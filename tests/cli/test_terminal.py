@@ -75,7 +75,7 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     assert rf"\x9b2J\u202ecod over next (says the key {stranger.public.fingerprint})" in shown.out
     refused = call("prove", bundle, f"no {EVIL}")
     assert (refused.code, is_harmless(refused)) == (7, True), refused.err
-    assert "→ moveout ls LOCATION" in refused.err
+    assert f"→ moveout ls file://{bundle}" in refused.err
     narrow = {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "60"}
     for words in (("custody", "show", bundle), ("clock", bundle)):
         lines = re.sub(r"\x1b\[[0-9;]*m", "", call(*words, env=narrow).out).splitlines()

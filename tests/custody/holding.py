@@ -30,7 +30,9 @@ class Dying:
 
 
 def place(path, holds):
-    source_hold.place(path, holds, source_hold.planned(holds, undo_file.read(path) or undo_file.new("asked")))
+    source_hold.place(
+        path, holds, source_hold.planned(path, holds, undo_file.read(path) or undo_file.new("asked"))
+    )
     return source_hold.survey(holds, undo_file.read(path))
 
 

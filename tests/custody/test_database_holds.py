@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -324,7 +325,7 @@ def test_of_two_runs_at_once_neither_forgets_how_the_other_found_it(tmp_path):
     stale = undo_file.new("asked")  # read before there was a file
     assert all(one.is_held for one in place(path, {"one": holds["one"]}))
     with pytest.raises(BusyError, match="how one was"):
-        source_hold.place(path, holds, source_hold.planned(holds, stale))
+        source_hold.place(path, holds, source_hold.planned(path, holds, stale))
     assert not source_hold.survey({"other": holds["other"]}, None)[0].is_held
     early = undo_file.read(path)
     assert all(one.is_held for one in place(path, holds))
@@ -349,11 +350,11 @@ def test_a_role_that_may_not_hold_is_refused_before_anything_is_changed(other_po
     hold = PostgresHold(as_role(url, "holder"), {"password": other_postgres.password})
     with contextlib.closing(hold):
         with pytest.raises(NotAllowedError, match="only the owner of the database, postgres") as refused:
-            source_hold.planned({"app": hold}, undo_file.new("test"))
+            source_hold.planned(Path("undo.json"), {"app": hold}, undo_file.new("test"))
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(refused.value.next_step)
             with pytest.raises(NotAllowedError, match="see and end the sessions of postgres"):
-                source_hold.planned({"app": hold}, undo_file.new("test"))
+                source_hold.planned(Path("undo.json"), {"app": hold}, undo_file.new("test"))
         database, one_left = (
             url.rpartition("/")[2],
             "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = %s",
@@ -362,7 +363,7 @@ def test_a_role_that_may_not_hold_is_refused_before_anything_is_changed(other_po
             other_postgres.url
         ) as connection:  # the other session ends a moment after its client
             eventually(lambda: connection.execute(one_left, (database,)).fetchone()[0])
-        plan = source_hold.planned({"app": hold}, undo_file.new("test"))
+        plan = source_hold.planned(Path("undo.json"), {"app": hold}, undo_file.new("test"))
         login(other_postgres, "hidden")
         hidden = {"conninfo": as_role(url, "hidden"), "password": other_postgres.password}
         with psycopg.connect(**hidden) as older:

@@ -444,3 +444,14 @@ def test_a_receipt_by_a_stolen_key_counts_no_more_by_an_entry_that_was_dated_bac
         verified.out
     )
     assert "acme" not in call("custody", "show", location.location, "--signers", allowed).out
+
+
+def test_who_has_signed_is_named_to_the_sender(location, provider, customer, make_key, tmp_path):
+    value = {**receipt.write(location, GOOD).value, "location": "file:///received"}
+    file, allowed = mailed(tmp_path, documents.make("receipt", "", value), customer), tmp_path / "allowed"
+    allowed.write_text(f"host {provider.public.line}\nacme {customer.public.line}\n")
+    words = ("acknowledge", location.location, file, "--key", make_key.path_of("provider"))
+    done = call(*words, "--signers", allowed)
+    assert done.code == 0, done.err
+    assert f"signed by acme ({customer.public.fingerprint}) and by you (provider)" in flat(done.out)
+    assert f"custody add LOCATION {file.name}" in flat(done.out)

@@ -98,6 +98,8 @@ def test_what_is_no_authority_is_said_so(location, authority):
         timestamps.stamp(location, "http://127.0.0.1:9/tsa")
     with pytest.raises(UsageError, match="is not a URL"):
         timestamps.stamp(location, "file:///etc/passwd")
+    with pytest.raises(UsageError, match=r"has a secret in it: https://tsa.example/\?token=…\."):
+        timestamps.stamp(location, "https://tsa.example/?token=abcd")
     assert timestamps.stamps(location) == ([], [])
 
 

@@ -116,7 +116,8 @@ def test_a_cutover_that_is_stopped_waits_no_longer():
 
 def test_nothing_is_followed_after_the_switch(tmp_path):
     store = open_location(str(tmp_path))
-    refuse_after_switch(store)
+    refuse_after_switch(store, "-c move.toml")
     switch(store)
-    with pytest.raises(UsageError, match="the switch was made at 2026-11-28T00:00:09"):
-        refuse_after_switch(store)
+    with pytest.raises(UsageError, match="the switch was made at 2026-11-28T00:00:09") as refused:
+        refuse_after_switch(store, "-c move.toml")
+    assert "moveout cutover -c move.toml --undo" in refused.value.next_step

@@ -33,7 +33,7 @@ def delta_source(path):
 @pytest.fixture
 def held(sources, tmp_path):
     with open_holds(sources) as holds:
-        plan = source_hold.planned(holds, undo_file.new("cutover"))
+        plan = source_hold.planned(tmp_path / "undo.json", holds, undo_file.new("cutover"))
         yield HeldSources(tmp_path / "undo.json", holds, plan)
 
 

@@ -94,10 +94,10 @@ def names_of_bundle(read_sources: Callable[[], Sequence[SourceName]]) -> NameOf:
             if len(same) == 1:
                 return same[0].name
         if not alike:
-            names = ", ".join(source.name for source in recorded)
+            names = ", ".join(f"{source.name} ({source.url.partition('://')[0]})" for source in recorded)
             raise UsageError(
                 f"the bundle has no source of the kind of {word.endpoint.shown}; it has {names or 'none'}",
-                next_step="moveout status LOCATION says what each of them is",
+                next_step="check the URL, and which bundle is read",
             )
         raise UsageError(
             f"which source of the bundle is {word.endpoint.shown}:"

@@ -20,14 +20,19 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.custody import documents, receipt
 from migrate.custody.log import custody_log
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotAllowedError
 
 
 class Acknowledged(SignedFiles, frozen=True):
-    """A receipt that was counter-signed. ``left_out``: the keys of strangers, whose signatures were not stored."""
+    """A receipt that was counter-signed. ``left_out``: the keys of strangers, whose signatures were not stored.
+    ``senders``: who had signed it, as people read it; ``own_name`` is that of the key here, "" where it has none.
+    """
 
     left_out: Sequence[PublicKey] = ()
+    senders: Sequence[str] = ()
+    own_name: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the receipt, who signed it, and whose signatures were left out."""
@@ -41,12 +46,15 @@ class Acknowledged(SignedFiles, frozen=True):
             else "bold red"
         )
         console.print(Text(plain(self.document.about), style=style))
-        console.print(f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you")
+        you = f"you ({self.own_name})" if self.own_name else "you"
+        signed = f"signed by {', '.join(self.senders)} and by {you}"
+        console.print(Text(plain(f"Acknowledged: {self.document.key}, {signed}")))
         draw_left_out(console, self.left_out)
         for file in self.files:
             console.print(f"  {file}", wrap=False)
         console.print(
-            "→ send your signature back: the customer adds it with moveout custody add LOCATION RECEIPT.json"
+            "→ send these files back; the customer adds them to the copy at LOCATION: moveout custody add LOCATION"
+            f" {Path(self.files[0]).name}"
         )
 
 
@@ -96,4 +104,16 @@ def acknowledge_command(
     if page is not None:
         signed = check_signatures(store, trust, deep=False)
         write_page(page, receipt_paper(document, senders, signed, [signer.public]))
-    return Acknowledged(document, [sender.fingerprint for sender in senders], files, left_out=left_out)
+    return Acknowledged(
+        document,
+        [sender.fingerprint for sender in senders],
+        files,
+        left_out=left_out,
+        senders=[_shown(sender, trust) for sender in senders],
+        own_name=signer.public.name,
+    )
+
+
+def _shown(public: PublicKey, trust: Trust | None) -> str:
+    name = trust.name(public) if trust else None
+    return f"{name} ({public.fingerprint})" if name else public.fingerprint

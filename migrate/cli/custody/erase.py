@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,7 +60,8 @@ class Certified(Struct, frozen=True):
             console.print(f"  {file}", wrap=False)
         if self.files:
             console.print(
-                "→ send these files to the customer, who adds them: moveout custody add LOCATION FILE.json"
+                "→ send these files to the customer, who adds them to their copy at LOCATION:"
+                f" moveout custody add LOCATION {Path(self.files[0]).name}"
             )
 
 

@@ -109,7 +109,10 @@ class HeldBundle(Struct, frozen=True):
             if survey.protected:
                 draw_findings(console, survey.findings)
             console.print(
-                "→ moveout hold place LOCATION --until T --reason TEXT locks every version of every file"
+                Text(
+                    f"→ moveout hold place {shlex.quote(self.location)} --until T --reason TEXT"
+                    " locks every version of every file"
+                )
             )
         if survey.later:
             console.print(
@@ -277,7 +280,7 @@ def extend_command(
         by = f" by a key that {trust.source} counts" if trust else ""
         raise UsageError(
             f"no hold is in the custody log at {store.location}{by}",
-            next_step="moveout hold place LOCATION …",
+            next_step=f"moveout hold place {shlex.quote(store.location)} --until T --reason TEXT",
         )
     before = standing[-1].what.details
     released = bundle_hold.release_of(log, store.location, standing[-1])
@@ -285,7 +288,7 @@ def extend_command(
         raise UsageError(
             f"the hold at {store.location} was released on {moment_words(released.moment)}"
             f" ({released.what.details.get('reason', 'no reason is recorded')}), so there is none to extend",
-            next_step="moveout hold place LOCATION --until T --reason TEXT holds the bundle again",
+            next_step=f"moveout hold place {shlex.quote(store.location)} --until T --reason TEXT holds it again",
         )
     moment = moment_to_come(until)
     if moment < (end := bundle_hold.end_of(standing[-1])):
@@ -460,7 +463,7 @@ def release_command(
     if bool(reason) == bool(file):
         raise UsageError(
             "give either the reason of a new release, or the file of one that was signed",
-            next_step="moveout hold release LOCATION --reason TEXT",
+            next_step=f"moveout hold release {shlex.quote(known_location(location, loaded).shown)} --reason TEXT",
         )
     store, object_lock = open_both(session, known_location(location, loaded))
     cross_checks.check_not_put_back(store)

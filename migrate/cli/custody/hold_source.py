@@ -110,7 +110,7 @@ def source_command(
     endpoints = expanded(session, chosen_sources(typed_sources(words or [], loaded), loaded), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
     with _opened(session, endpoints, known, HoldRequest(try_as, whole_server)) as holds:
-        plan = source_hold.planned(holds, known)
+        plan = source_hold.planned(file, holds, known)
         pending = source_hold.pending(holds, plan)
         sessions = source_hold.older_sessions(holds, plan) if end_sessions else []
         if pending or sessions:
@@ -165,7 +165,7 @@ def undo_command(
         for name, hold in holds.items():
             if hold.url != known.sources[name].url:
                 raise UsageError(f"the case's {name} is {hold.url}, the file's {known.sources[name].url}")
-        changes = source_hold.undoable(holds, known, force=force)
+        changes = source_hold.undoable(file, holds, known, force=force)
         if changes:
             _show(session, [f"{name}: {change.undo_says}" for name, change in changes])
             _ask(session, "Take the hold back by these changes?", yes=yes)

@@ -395,7 +395,10 @@ class SignedRelease(SignedFiles, frozen=True):
         for file in self.files:
             console.print(f"  {file}", wrap=False)
         console.print(
-            Text(f"→ send these files back: moveout hold release LOCATION {shlex.quote(self.files[0])}")
+            Text(
+                "→ send these files back, to be carried out: moveout hold release"
+                f" {shlex.quote(str(self.document.value['location']))} {shlex.quote(Path(self.files[0]).name)}"
+            )
         )
 
 

@@ -93,7 +93,7 @@ def prove_command(
     if bool(keys) == bool(table) or (row and not table):
         raise UsageError(
             "name the objects, or --table with perhaps --row",
-            next_step="moveout prove LOCATION photos/1.jpg",
+            next_step=f"moveout prove {shlex.quote(store.location)} photos/1.jpg",
         )
     parts = _TableParts(store, table, row, source) if table else None
     is_asked = parts.are_asked if parts else _of_keys(set(keys or ()), source)
@@ -108,13 +108,14 @@ def prove_command(
         raise GoneError(
             f"the table {table} of the bundle at {store.location} has no row with {row}:"
             f" {things(parts.without_row, 'part')} looked through",
-            next_step=f'write the value as the bundle has it: moveout sql LOCATION "FROM {table}" shows rows',
+            next_step="write the value as the bundle has it; this shows rows: moveout sql"
+            f" {shlex.quote(store.location)} {shlex.quote(f'FROM {table}')}",
         )
     if missing or not written:
         missing_item = repr(missing[0]) if missing else f"a part of the table {table}"
         raise GoneError(
             f"the bundle at {store.location} does not list {missing_item}",
-            next_step="moveout ls LOCATION --source NAME shows keys, and tables (which --table proves)",
+            next_step=f"moveout ls {shlex.quote(store.location)} shows keys, and tables (which --table proves)",
         )
     return Proved(store.location, written)
 

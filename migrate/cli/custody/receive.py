@@ -73,7 +73,8 @@ class Received(Struct, frozen=True):
             console.print(f"  {file}", wrap=False)
         if self.files:
             console.print(
-                "→ send these files to whom the bundle came from: moveout acknowledge LOCATION RECEIPT.json"
+                "→ send these files to whom the bundle came from; with their own bundle at LOCATION they give:"
+                f" moveout acknowledge LOCATION {Path(self.files[0]).name}"
             )
 
 

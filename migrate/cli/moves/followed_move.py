@@ -144,7 +144,13 @@ class FollowedMove:
         followed = sources_to_follow(
             store, sources, self._case.destinations, copies=self._session.copies(self._case)
         )
-        return run_follow(self._session, store, followed, until_caught_up=not self._keeps_following)
+        return run_follow(
+            self._session,
+            store,
+            followed,
+            until_caught_up=not self._keeps_following,
+            case_option=self._case.option,
+        )
 
     def lines(self, followed: Followed | None) -> Mapping[str, SummaryLine]:
         """Return what became of each source, as far as that is known."""

@@ -24,7 +24,7 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
 )
-from migrate.number_text import duration_words, list_words, local_moment_words, things
+from migrate.number_text import all_things, duration_words, list_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared", "followed")
 _ALWAYS_SHOWN = COLUMNS[:4]
@@ -201,7 +201,7 @@ class MoveSummary(Struct, frozen=True):
         if not whole and set(by_word) <= {"no"}:
             return nothing
         if len(whole) == len(expected):
-            return f"{done}: {expected[0] if len(expected) == 1 else f'all {len(expected)} sources'}."
+            return f"{done}: {expected[0] if len(expected) == 1 else all_things(len(expected), 'source')}."
         rest = [f"{_WORDS.get(word, word)}: {_names(names)}" for word, names in by_word.items()]
         return f"{done}: {len(whole)} of {things(len(expected), 'source')}; {'; '.join(rest)}."
 

@@ -17,7 +17,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
 from migrate.export.status import ExportStatus
-from migrate.number_text import list_words, local_moment_words, things
+from migrate.number_text import all_things, list_words, local_moment_words, things
 from migrate.restore.restore_records import FAILED, IN_PART, UP, RestoreRecord
 
 _SHOWN = 8
@@ -124,7 +124,7 @@ def headline(statuses: Sequence[DestinationStatus], sources: Sequence[str], *, b
     up, total = len(names) - len(missing) - len(partly), len(names) if by_case else len(names) + len(others)
     left_out = _listed("no destination in the case file", others) if by_case else ""
     if up == total:
-        return f"on the new host: {'all ' * (total > 1)}{things(total, 'source')} up{left_out}"
+        return f"on the new host: {all_things(total, 'source')} up{left_out}"
     named = _listed("in part", partly) + _listed("not", missing) + left_out
     return f"on the new host: {up} of {things(total, 'source')} up{named}"
 

@@ -130,10 +130,14 @@ def _read(store: Store, key: str, roots: Sequence[x509.Certificate]) -> Stamp | 
 
 
 def _ask(url: str, query: bytes) -> bytes:
-    if not url.startswith(("http://", "https://")) or redact(url) != url:
+    if not url.startswith(("http://", "https://")):
         raise UsageError(
-            f"{redact(url)!r} is not a URL of a timestamp authority",
-            next_step="write http://… or https://…, without a user name and password",
+            f"{redact(url)!r} is not a URL of a timestamp authority", next_step="write http://… or https://…"
+        )
+    if redact(url) != url:
+        raise UsageError(
+            f"the URL of the timestamp authority has a secret in it: {redact(url)}. Logs and reports name this URL",
+            next_step="name an authority that asks for no password and no token, or a proxy of yours that adds it",
         )
     import http.client  # noqa: PLC0415  which only who asks an authority needs
     import urllib.request  # noqa: PLC0415  as above

@@ -6,6 +6,7 @@ all the state there is. A setting that is neither was changed by somebody else, 
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def open_hold(endpoint: Endpoint, request: HoldRequest) -> SourceHold:
     return cast("OpenHold", load_part(reference))(endpoint.url, endpoint.reveal(), request)
 
 
-def planned(holds: Holds, known: UndoFile) -> UndoFile:
+def planned(path: Path, holds: Holds, known: UndoFile) -> UndoFile:
     """Return the undo file with what has to be changed now added to what it says. Nothing is changed.
 
     Raises ``UsageError`` where a source of this name is another one, or a setting was changed by somebody else since;
@@ -64,7 +65,7 @@ def planned(holds: Holds, known: UndoFile) -> UndoFile:
                 f"the undo file has {name} as {recorded.url}, not {hold.url}",
                 next_step="name the source differently, or another file: --undo FILE",
             )
-        _refuse_foreign(name, hold, recorded.changes)
+        _refuse_foreign(path, name, hold, recorded.changes)
         settings = {change.setting for change in recorded.changes}
         new_changes = [change for change in permitted_changes(hold) if change.setting not in settings]
         known = known.with_source(name, replace(recorded, changes=(*recorded.changes, *new_changes)))
@@ -152,7 +153,7 @@ def survey(holds: Holds, known: UndoFile | None) -> list[Standing]:
     return standings
 
 
-def undoable(holds: Holds, known: UndoFile, *, force: bool) -> list[tuple[str, Change]]:
+def undoable(path: Path, holds: Holds, known: UndoFile, *, force: bool) -> list[tuple[str, Change]]:
     """Return the changes that an undo takes back, in its order: the last first.
 
     Raises ``UsageError`` where somebody else has changed a setting since, unless ``force``.
@@ -161,7 +162,7 @@ def undoable(holds: Holds, known: UndoFile, *, force: bool) -> list[tuple[str, C
     for name, hold in reversed(list(holds.items())):
         changes = known.sources[name].changes
         if not force:
-            _refuse_foreign(name, hold, changes)
+            _refuse_foreign(path, name, hold, changes)
         statements += [
             (name, change) for change in reversed(changes)
             if not _is_back(hold, change, hold.read(change.setting))
@@ -173,7 +174,7 @@ def take_back(path: Path, holds: Holds, known: UndoFile, *, force: bool) -> None
     """Bring every setting back to what it was, read each back, and remove what is undone from the file; the file goes
     with its last source. Raises like ``undoable``.
     """
-    for name, change in undoable(holds, known, force=force):
+    for name, change in undoable(path, holds, known, force=force):
         _bring(name, holds[name], change, change.back)
     left = {name: recorded for name, recorded in known.sources.items() if name not in holds}
     if left:
@@ -186,14 +187,15 @@ def _is_back(hold: SourceHold, change: Change, value: object) -> bool:
     return hold.same(change.setting, value, change.back) or hold.same(change.setting, value, change.before)
 
 
-def _refuse_foreign(name: str, hold: SourceHold, changes: Sequence[Change]) -> None:
+def _refuse_foreign(path: Path, name: str, hold: SourceHold, changes: Sequence[Change]) -> None:
     for change in changes:
         value = hold.read(change.setting)
         if not _is_back(hold, change, value) and not hold.same(change.setting, value, change.after):
             raise UsageError(
                 f"{name}: {change.setting} was changed since by somebody else: it is {_shown(value)}; before the hold"
                 f" it was {_shown(change.before)}, in the hold {_shown(change.after)}",
-                next_step="ask who did, then: moveout hold undo FILE --force puts back what was before the hold",
+                next_step=f"ask who did; then moveout hold undo {shlex.quote(str(path))} --force puts back what was"
+                " before the hold",
             )
 
 

@@ -19,7 +19,7 @@ from migrate.discover.aws.bill import BillLine, costs_without_finds, read_bill
 from migrate.discover.aws.connection import WORKERS, AwsConnection, CallFailedError, Failure
 from migrate.discover.aws.entries import Thing, entries_of, size_of, thing_of
 from migrate.discover.aws.services import METRIC_DATA, METRICS, Call, Metric, Resource, Service, resources
-from migrate.number_text import things
+from migrate.number_text import all_things, things
 from migrate.storage.s3 import client as s3_client
 
 _BUCKET_SIZE = Metric("AWS/S3", "BucketSizeBytes", "BucketName")
@@ -270,7 +270,7 @@ class FailedCalls:
 
     def _words(self, regions: Collection[str]) -> str:
         if len(regions) > 1 and len(regions) == len(self._regions):
-            return f"all {len(regions)} regions"
+            return all_things(len(regions), "region")
         return ", ".join(sorted(filter(None, regions)))
 
 

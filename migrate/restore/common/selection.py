@@ -129,7 +129,7 @@ def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
     if not matches:
         raise UsageError(
             f"the bundle has no table {word}",
-            next_step=f"{did_you_mean(word, tables)}moveout ls LOCATION lists the tables",
+            next_step=f"{did_you_mean(word, tables)}it has {list_words([row.full_name for row in tables])}",
         )
     if len(matches) > 1:
         names = ", ".join(f"{schema}.{name}" for schema, name in sorted(matches))

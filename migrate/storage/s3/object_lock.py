@@ -6,6 +6,7 @@ boto3 carries only what is asked about the bucket.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -31,7 +32,6 @@ _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfigurati
 _LOOKS = {"GetObjectRetention", "GetObjectLegalHold"}
 """Servers answer these with InvalidRequest where the bucket has no Object Lock."""
 _NO_FILE = "moveout-no-such-file"
-_HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
 
@@ -222,7 +222,10 @@ class S3ObjectLock:
             return _NoLockError(str(exc))
         error = translate(exc, f"s3://{self._bucket}/{key}")
         if code in {"InvalidRequest", "ObjectLocked"}:
-            return NotAllowedError(str(error), next_step=_HELD)
+            return NotAllowedError(
+                str(error),
+                next_step=f"moveout hold status {shlex.quote(self.location)} says what holds it, and until when",
+            )
         return error
 
     def _look_at(self, headers: Mapping[str, str]) -> None:
