@@ -27,6 +27,7 @@ from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.errors import translate
+from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Job
 from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.source_bucket import S3Bucket
@@ -78,6 +79,7 @@ def test_a_right_that_is_missing_is_named(minio, monkeypatch, tmp_path):
         ("ExpiredToken", 400, "new credentials"),
         ("TokenRefreshRequired", 400, "new credentials"),
         ("InvalidTokenId", 403, "check the credentials"),
+        ("SignatureDoesNotMatch", 403, "check aws_secret_access_key"),
     ],
 )
 def test_what_stops_all_requests_says_what_helps(minio, monkeypatch, tmp_path, code, status, next_step):
@@ -305,3 +307,10 @@ def test_locations_are_told_by_their_urls(tmp_path, minio):
     url = f"s3://bucket/a%20b?profile={minio.profile}"
     assert open_location(url).location == f"s3://bucket/a%20b/?profile={minio.profile}"
     assert minio.secret_key not in open_location(url).location
+
+
+def test_a_server_without_tls_is_told_from_an_untrusted_one(minio, monkeypatch, tmp_path):
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint=minio.endpoint.replace("http:", "https:"))
+    with pytest.raises(UnreachableError) as error:
+        HttpClient.of(parse(f"s3://bucket?profile={name}")).call(Request("GetObject", "GET", "a"))
+    assert "write http:// in endpoint_url" in error.value.next_step

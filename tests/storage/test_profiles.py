@@ -62,6 +62,8 @@ KEYS = "[old]\naws_access_key_id = a\naws_secret_access_key = b\n"
     [
         (f"{HERE}{HERE}", KEYS, UsageError, "section 'profile old' already exists"),
         (HERE, "[old]\naws_access_key_id = a\n", NotAllowedError, "missing: aws_secret_access_key"),
+        (HERE, "", NotAllowedError, "no credentials for s3://media"),
+        ("", KEYS.replace("old", "new"), UsageError, "no AWS profile 'old'; there are: new"),
         (f"{HERE}credential_process = /bin/false\n", "", NotAllowedError, "no usable credentials: .*custom-process"),
         (f"{HERE}credential_process = echo none\n", "", NotAllowedError, "no usable credentials: Expecting value"),
         (HERE.replace("http:", "ftp:"), KEYS, UsageError, "ftp://127.0.0.1:9 is not a URL such as https://HOST:PORT"),

@@ -205,9 +205,10 @@ def _session(profile: str | None, given: tuple[str | None, ...], _: tuple[Any, .
         inner.register_component("data_loader", loader)
         inner.get_scoped_config()  # looks for the profile
     except boto_errors.ProfileNotFound as exc:
+        known = ", ".join(botocore.session.Session().available_profiles) or "none"
         raise UsageError(
-            f"there is no AWS profile {profile!r}",
-            next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
+            f"there is no AWS profile {profile!r}; there are: {known}",
+            next_step="correct profile=NAME in the URL; AWS_CONFIG_FILE names another file of profiles",
         ) from exc
     except boto_errors.ConfigParseError as exc:
         why = str(exc.__context__ or exc).splitlines()[0]
@@ -272,6 +273,12 @@ def _hooks() -> Any:
     return hooks
 
 
+_CREDENTIALS_NEXT = (
+    "the profile {} has none: write aws_access_key_id and aws_secret_access_key into it, in ~/.aws/credentials or where"
+    " AWS_SHARED_CREDENTIALS_FILE says"
+)
+
+
 def client(
     s3_location: S3Location,
     *,
@@ -290,7 +297,9 @@ def client(
     if not _has_credentials(boto_session, s3_location.url):
         raise NotAllowedError(
             f"no credentials for {s3_location.url}",
-            next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
+            next_step=_CREDENTIALS_NEXT.format(s3_location.profile)
+            if s3_location.profile
+            else "name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
     account = "" if asks_silent else replace(s3_location, bucket="", prefix="").url
     try:

@@ -52,6 +52,8 @@ _DENIED = {
 _EXPIRED = "get new credentials, then run the same command again: it goes on from there"
 _DENIED_NEXT = {
     "InvalidAccessKeyId": "check the access key; that of a grant ends with the grant",
+    "SignatureDoesNotMatch": "the secret key is not that of the access key: check aws_secret_access_key of the profile,"
+    " or AWS_SECRET_ACCESS_KEY; or something on the way, such as a proxy, changes requests",
     "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
     "ExpiredToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
@@ -98,10 +100,13 @@ _SILENCE = boto_errors.ReadTimeoutError | boto_errors.ConnectTimeoutError | Time
 
 
 _UNREACHABLE_NEXT = "check the endpoint and the network, then run the same command again"
-_UNTRUSTED_NEXT = (
-    "if that is the right server, name a file with its certificate, or with its authority's: ca_bundle in the AWS"
-    " profile, or AWS_CA_BUNDLE, which comes first"
-)
+_TLS_NEXT = {
+    "CERTIFICATE_VERIFY_FAILED": "if that is the right server, name a file with its certificate, or with its"
+    " authority's: ca_bundle in the AWS profile, or AWS_CA_BUNDLE, which comes first",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: check the port, or write http:// in"
+    " endpoint_url if server and network are yours",
+}
+"""What to do about an error of TLS, by the word of OpenSSL."""
 
 
 CREDENTIAL_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, OSError, ValueError)
@@ -139,10 +144,8 @@ def translate(exc: Exception, what: str) -> MoveoutError:
             next_step="look at the server and the network, then run the same command again",
         )
     if isinstance(exc, boto_errors.BotoCoreError | OSError):
-        is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(exc)
-        return UnreachableError(
-            _words(exc), about=what, next_step=_UNTRUSTED_NEXT if is_untrusted else _UNREACHABLE_NEXT
-        )
+        fault = next((word for word in _TLS_NEXT if word in str(exc)), "")
+        return UnreachableError(_words(exc), about=what, next_step=_TLS_NEXT.get(fault, _UNREACHABLE_NEXT))
     return UnreachableError(_words(exc), about=what)
 
 
