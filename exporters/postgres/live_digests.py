@@ -18,7 +18,7 @@ from exporters.postgres.errors import has_ended
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
-from exporters.postgres.sessions.snapshot_session import open_snapshot
+from exporters.postgres.sessions.snapshot_session import PostgresSession, open_snapshot
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.snapshots import lost_with_sessions
 
@@ -64,40 +64,48 @@ def digest_tables(
     workers: int,
     advance: Advance,
     tolerant: bool = False,
-    snapshot: str = "",
 ) -> LiveTables:
     """Return the digest of every table that is to be read; large objects count as ``pg_catalog.pg_largeobject``, where
     there are any. ``tolerant``: a table that the server does not read is among the ``unread``, with the reason.
-    ``snapshot``: the name of one that another session has exported; "" takes a new one. Raises ``SourceError``.
+    Raises ``SourceError``.
     """
-    with (
-        open_snapshot(address, snapshot=snapshot) as (session, tables),
-        lost_with_sessions(address.url, has_ended),
-    ):
-        feeds = Feeds(session, workers=workers)
-        chosen = list(to_read.chosen(tables))
-        most_bytes = largest_chunk(chosen, workers)
-        work = [(table, pages) for table in chosen for pages in cut(table, most_bytes)]
-        if session.large_objects and to_read.names is None:
-            numbers = to_read.large_objects
-            condition = "" if numbers is None else large_objects.only(numbers)
-            work.append((large_objects.table(session.large_objects, condition), (0, None)))
-        table_digests: dict[Name, RowsDigest] = {}
-        unread: dict[Name, str] = {}
-        try:
-            with ThreadPoolExecutor(max(1, workers)) as pool:
-                batches = pool.map(
-                    lambda batch: _digests(feeds, batch, advance, tolerant=tolerant),
-                    _batches(feeds, work),
-                )
-                for table, digest in chain.from_iterable(batches):
-                    name = table.schema, table.name
-                    if isinstance(digest, str):
-                        unread.setdefault(name, digest)
-                    else:
-                        table_digests[name] = table_digests.get(name, RowsDigest()) + digest
-        finally:
-            feeds.close()
+    with open_snapshot(address) as (session, tables), lost_with_sessions(address.url, has_ended):
+        return digests_in(session, tables, to_read, workers=workers, advance=advance, tolerant=tolerant)
+
+
+def digests_in(
+    session: PostgresSession,
+    tables: Sequence[PostgresTable],
+    to_read: TablesToRead,
+    *,
+    workers: int,
+    advance: Advance,
+    tolerant: bool = False,
+) -> LiveTables:
+    """Like ``digest_tables``, in a snapshot that is open, and shows these ``tables``."""
+    feeds = Feeds(session, workers=workers)
+    chosen = list(to_read.chosen(tables))
+    most_bytes = largest_chunk(chosen, workers)
+    work = [(table, pages) for table in chosen for pages in cut(table, most_bytes)]
+    if session.large_objects and to_read.names is None:
+        numbers = to_read.large_objects
+        condition = "" if numbers is None else large_objects.only(numbers)
+        work.append((large_objects.table(session.large_objects, condition), (0, None)))
+    table_digests: dict[Name, RowsDigest] = {}
+    unread: dict[Name, str] = {}
+    try:
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            batches = pool.map(
+                lambda batch: _digests(feeds, batch, advance, tolerant=tolerant), _batches(feeds, work)
+            )
+            for table, digest in chain.from_iterable(batches):
+                name = table.schema, table.name
+                if isinstance(digest, str):
+                    unread.setdefault(name, digest)
+                else:
+                    table_digests[name] = table_digests.get(name, RowsDigest()) + digest
+    finally:
+        feeds.close()
     whole = {name: digest for name, digest in table_digests.items() if name not in unread}
     columns = {(table.schema, table.name): [column.name for column in table.columns] for table in chosen}
     return LiveTables(whole, unread, columns)
@@ -115,15 +123,17 @@ def live_tables(
     return digest_tables(address, to_read or TablesToRead(), workers=workers, advance=advance).digests
 
 
-def digest_requested(address: PostgresAddress, request: TablesRequest, *, snapshot: str = "") -> LiveTables:
-    """Return the digests of the tables that a request names; see ``digest_tables``."""
-    return digest_tables(
-        address,
+def digests_requested(
+    session: PostgresSession, tables: Sequence[PostgresTable], request: TablesRequest
+) -> LiveTables:
+    """Return the digests of the tables that a request names; see ``digests_in``."""
+    return digests_in(
+        session,
+        tables,
         TablesToRead(also=request.also, without=request.without),
         workers=request.workers,
         advance=request.advance,
         tolerant=request.tolerant,
-        snapshot=snapshot,
     )
 
 

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, closing
 
 from exporters.engine import KeyedRows, LiveRows, LiveTables, TablesRequest, WriteState
 from exporters.postgres.catalog import COMPOSITES, NAMED
-from exporters.postgres.errors import as_source_errors
-from exporters.postgres.live_digests import digest_requested
+from exporters.postgres.errors import as_source_errors, has_ended
+from exporters.postgres.live_digests import digests_requested
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
+from exporters.postgres.sessions.snapshot_session import open_snapshot
+from exporters.sql.snapshots import lost_with_sessions
 
 _STATES = f"""
 WITH RECURSIVE parts(whole, part) AS MATERIALIZED (
@@ -63,7 +65,12 @@ class PostgresLiveReader:
 
     def live_tables(self, url: str, request: TablesRequest, *, secrets: Mapping[str, str]) -> LiveTables:
         """Read every table under one snapshot, in parallel."""
-        return digest_requested(parse_url(url, secrets), request)
+        address = parse_url(url, secrets)
+        with (
+            open_snapshot(address) as (session, tables),
+            lost_with_sessions(address.url, has_ended),
+        ):
+            return digests_requested(session, tables, request)
 
     def write_states(
         self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False

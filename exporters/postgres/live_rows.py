@@ -23,7 +23,7 @@ from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import as_source_errors, has_ended
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.live_digests import digest_requested
+from exporters.postgres.live_digests import digests_requested
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import split_lines
@@ -42,6 +42,7 @@ class PostgresRows:
 
     def __init__(self, session: PostgresSession, tables: Sequence[PostgresTable], feeds: Feeds) -> None:
         self._session = session
+        self._all_tables = tables
         self._feeds = feeds
         self._tables = {
             (table.schema, table.name): table
@@ -118,7 +119,7 @@ class PostgresRows:
 
     def digests(self, request: TablesRequest) -> LiveTables:
         """See ``KeyedRows``."""
-        return digest_requested(self._session.address, request, snapshot=self._session.exported)
+        return digests_requested(self._session, self._all_tables, request)
 
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
         """See ``KeyedRows``."""

@@ -49,12 +49,12 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 1836021350
   AND l.objid = (pg_catalog.hashtext($1)::bigint & 4294967295)::oid
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
-_SETTINGS = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-}
+_SETTINGS = """
+SELECT pg_catalog.set_config(w.name, w.value, false) FROM (VALUES ('application_name', $1),
+  ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'),
+  ('enable_mergejoin', 'off')) AS w(name, value)
+WHERE pg_catalog.current_setting(w.name, true) IS NOT NULL
+"""
 """A few thousand rows are looked up by an index, whatever the server thinks of their number."""
 _WAITING_CHANGES = 20_000
 _WAITING_BYTES = 16 * 2**20
@@ -403,10 +403,7 @@ def open_change_writer(
         connection.adapters.register_dumper(bytes, _TextDumper)
         connection.prepare_threshold = 5
         connection.prepared_max = _PREPARED_STATEMENTS
-        for name, value in {**_SETTINGS, "application_name": command_name()}.items():
-            connection.execute(
-                "SELECT set_config(name, $2, false) FROM pg_settings WHERE name = $1", (name, value)
-            )
+        connection.execute(_SETTINGS, (command_name(),))
         if not connection.execute(_LOCK.encode(), (source,)).fetchone()[0]:  # type: ignore[index]
             raise _busy(connection, source, address.url)
         session = connection.execute(_PROCESS.encode()).fetchone()

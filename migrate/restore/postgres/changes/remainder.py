@@ -115,6 +115,11 @@ class _Description(Struct, frozen=True):
         return "; ".join(statements)
 
 
+def _filled_views(connection: psycopg.Connection[Any]) -> list[Name]:
+    """Return the materialized views that have rows, in an order in which each comes after those that it reads."""
+    return [(schema, name) for schema, name in connection.execute(FILLED_VIEWS.encode())]
+
+
 class _Remainder(Struct):
     """Both sides of one database."""
 
@@ -129,10 +134,13 @@ class _Remainder(Struct):
     def carry(self) -> Carried:
         """Carry all of it, in an order in which each finds what it needs."""
         without_triggers(self.writer)
+        tables = self._tables_apart()
+        source_views, views = map(_filled_views, (self.reader, self.writer))
+        different = self._different(tables, {*source_views} & {*views})
         counts = {
-            "tables": self._tables(),
+            "tables": self._read_all_again([tables[name] for name in different if name in tables]),
             "large objects": self._large_objects(),
-            "materialized views": self._views(),
+            "materialized views": self._refresh(views, [name for name in different if name not in tables]),
             "sequences": self._sequences(),
         }
         request = self.request
@@ -146,33 +154,39 @@ class _Remainder(Struct):
         self.notes += [f"{label} is only at the new side" for label in gaps.surplus] + gaps.settings
         return Carried(counts, self.notes, [*gaps.missing, *self.missing])
 
-    def _tables(self) -> int:
-        """Read again the tables that are not followed, or whose changes were left out."""
+    def _tables_apart(self) -> dict[Name, PostgresTable]:
+        """Return the tables of both sides that are not followed, or whose changes were left out."""
         if self.request.log is None:
-            return 0
+            return {}
         published = published_tables(self.reader, self.request.log["publication"])
-        tables = {
+        apart = {
             (table.schema, table.name): table
             for table in read_tables(self.reader)
             if table.exported and not table.view and not table.extension
+            if (table.schema, table.name) not in published
+            or f"{table.schema}.{table.name}" in self.request.skipped
         }
-        destination_names = {(table.schema, table.name) for table in read_tables(self.writer)}
-        apart = {name for name in tables if name not in published or ".".join(name) in self.request.skipped}
-        different = self._different(apart & destination_names)
-        for name in different:
-            self._read_again(tables[name])
-        return len(different)
+        at_destination = read_tables(self.writer) if apart else []
+        return {
+            name: apart[name] for table in at_destination if (name := (table.schema, table.name)) in apart
+        }
 
-    def _different(self, names: set[Name], *, views: bool = False) -> list[Name]:
+    def _different(self, tables: Collection[Name], views: Collection[Name]) -> list[Name]:
         """Return those whose rows differ."""
+        names = {*tables, *views}
         if not names:
             return []
-        to_read = TablesToRead(() if views else names, also=names)
+        to_read = TablesToRead(tables, also=names)
         source_digests, destination_digests = (
             live_tables(address, to_read, workers=self.request.workers)
             for address in (self.source, self.destination)
         )
         return sorted(name for name in names if source_digests.get(name) != destination_digests.get(name))
+
+    def _read_all_again(self, tables: Collection[PostgresTable]) -> int:
+        for table in tables:
+            self._read_again(table)
+        return len(tables)
 
     def _read_again(self, table: PostgresTable) -> None:
         """Replace the rows of a table by the source's, in one transaction."""
@@ -287,18 +301,15 @@ class _Remainder(Struct):
                 pieces.setdefault(oid, []).append((start, md5))
         return pieces
 
-    def _views(self) -> int:
+    def _refresh(self, views: Sequence[Name], different: Sequence[Name]) -> int:
         """Refresh the materialized views whose rows differ, and all that come after the first of them."""
-        views = [(schema, name) for schema, name in self.writer.execute(FILLED_VIEWS.encode())]
-        source_views = {(schema, name) for schema, name in self.reader.execute(FILLED_VIEWS.encode())}
-        different = self._different(source_views & set(views), views=True)
         if not different:
             return 0
         first = min(views.index(name) for name in different)
         refused = {name for name in views[first:] if not self._is_refreshed(*name)}
         self.notes += [
             f"materialized view {schema}.{name} was refreshed, and has other rows than at the source: there it is older"
-            for schema, name in self._different({*different} - refused, views=True)
+            for schema, name in self._different((), {*different} - refused)
         ]
         return len(views) - first - len(refused)
 
