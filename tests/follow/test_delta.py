@@ -79,7 +79,14 @@ class Files:
             return connection.execute(query).fetchall()
 
 
-@pytest.fixture(params=["postgres", "mariadb", "sqlite"])
+EACH_ENGINE = pytest.mark.parametrize("sides", ["postgres", "mariadb", "sqlite"], indirect=True)
+MOST_ENGINES = pytest.mark.parametrize(
+    "sides", ["postgres", pytest.param("mariadb", marks=pytest.mark.torture), "sqlite"], indirect=True
+)
+"""What passes do is the same for all engines: those of which it is tried as a rule."""
+
+
+@pytest.fixture
 def sides(request, tmp_path, monkeypatch):
     """The engine's ``run_sql`` and ``fetch``, and the URLs of source and destination."""
     if request.param == "sqlite":
@@ -135,6 +142,7 @@ def make_case(sides, tmp_path, monkeypatch):
     return ("-c", "moveout.toml")
 
 
+@EACH_ENGINE
 def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path, monkeypatch):
     engine, old, new = sides
     case = make_case(sides, tmp_path, monkeypatch)
@@ -184,6 +192,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert sorted(engine.fetch(new, "SELECT * FROM accounts")) == ROWS["accounts"]
 
 
+@MOST_ENGINES
 def test_a_destination_that_was_restored_anew_is_not_taken_for_one_that_passes_have_made_equal(
     sides, tmp_path, monkeypatch
 ):
@@ -231,6 +240,7 @@ def test_a_table_that_the_destination_has_lost_is_named_though_the_source_has_no
     assert other.startswith('"public"."other": ')
 
 
+@MOST_ENGINES
 def test_a_first_pass_replaces_only_what_the_restore_has_put_there(sides, tmp_path, monkeypatch):
     engine, old, new = sides
     case = make_case(sides, tmp_path, monkeypatch)
@@ -470,6 +480,7 @@ def test_a_pass_that_was_killed_is_gone_on_with(files, monkeypatch):
         files.take_pass(token)
 
 
+@MOST_ENGINES
 @pytest.mark.parametrize("table", [MAKE[0], MAKE[0].replace(" PRIMARY KEY", "")], ids=["key", "no key"])
 def test_a_row_that_others_write_during_a_pass_stays(sides, table, tmp_path, monkeypatch):
     """The pass reads it, and writes a moment later."""
@@ -524,6 +535,7 @@ class KilledAtThird(CancellationToken):
             raise KeyboardInterrupt
 
 
+@MOST_ENGINES
 def test_after_a_kill_a_pass_goes_on_but_rows_of_others_stay(sides, tmp_path, monkeypatch):
     """Killed between two transactions, where the table has many."""
     monkeypatch.setattr(row_differences, "PARTITION_BYTES", 300)

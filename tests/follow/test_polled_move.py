@@ -58,7 +58,7 @@ POINTS = [
     "follow.postgres.apply.after:1",
 ]
 SHORT = "capture.acknowledge.before:2"
-ROWS_WHERE_SHORT = 10_000
+ROWS_WHERE_SHORT = 1_000
 """Its moment is behind the large transaction, however large that is."""
 
 

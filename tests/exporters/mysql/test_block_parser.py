@@ -18,7 +18,7 @@ from exporters.sql.columns import Layout
 from tests.exporters.decimal_texts import decimals
 from tests.tools.tally import count
 
-FUZZED = 60
+FUZZED = 25
 """Examples of each property in a usual run."""
 TABLES = int(os.environ.get("MOVEOUT_TABLES", "30000"))
 """Tables of the long test."""

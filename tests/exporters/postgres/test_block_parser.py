@@ -36,7 +36,7 @@ from tests.tools.tally import count
 
 ROOT = Path(__file__).parents[3]
 MOVEOUT = Path(sys.executable).with_name("moveout")
-FUZZED = 60
+FUZZED = 25
 """Examples of each property in a usual run."""
 TABLES = int(os.environ.get("MOVEOUT_TABLES", "30000"))
 """Tables of the long test."""

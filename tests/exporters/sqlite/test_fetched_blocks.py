@@ -22,7 +22,7 @@ from tests.exporters.sqlite.databases import export_file, insert_all, run_sql
 from tests.tools.bundles import read_bundle
 from tests.tools.tally import count
 
-FUZZED = 40
+FUZZED = 20
 """Examples of each property in a usual run."""
 TABLES = int(os.environ.get("MOVEOUT_TABLES", "5000"))
 """Tables of the long test."""

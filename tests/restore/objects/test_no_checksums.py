@@ -46,7 +46,7 @@ def test_such_a_server_is_a_source_a_destination_and_a_location(
     source, _, restored, synced = shops
     for number in range(5):
         source.put(f"small/{number}", b"%d" % number, Metadata={"n": str(number)})
-    source.put("large", bytes(range(256)) * 34 * 4096)
+    source.put("large", bytes(range(256)) * 17 * 4096)
     upload(source, "parts", bytes(5 * MIB), b"end")
     with NoChecksumsProxy(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)

@@ -36,6 +36,7 @@ from tests.export.victims import run
 from tests.exporters.objects.conftest import FilledShop, MakeShop, Shop, fill, take_out
 from tests.sync.conftest import Move
 from tests.tools.bundles import restore_from
+from tests.tools.clients import boto_client
 from tests.tools.counting import Counting
 from tests.tools.http_proxy import Asked
 from tests.tools.profiles import extra_profile
@@ -71,6 +72,16 @@ def sealed(minio: S3Server, filled: FilledShop, tmp_path_factory: pytest.TempPat
     shop, objects = filled(minio)
     folder = tmp_path_factory.mktemp("sealed") / "bundle"
     return Sealed(objects, folder, take_out(shop.url, folder))
+
+
+@pytest.fixture(scope="module")
+def video(minio: S3Server, make_bucket, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    """A bundle of one object that goes in parts."""
+    shop = Shop(minio, make_bucket(minio), boto_client(minio.profile))
+    body = bytes(range(256)) * (36 * 4096)
+    shop.put("video", body, ContentType="video/mp4", Metadata={"a": "b"}, Tagging="t=1")
+    folder = tmp_path_factory.mktemp("video") / "bundle"
+    return Sealed({"video": body}, folder, take_out(shop.url, folder))
 
 
 def test_round_trip(shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
@@ -247,12 +258,9 @@ def test_what_a_killed_probe_leaves_lies_behind_the_prefix(
 
 
 def test_parts_of_a_large_object_are_not_sent_twice(
-    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+    other_minio: S3Server, make_shop: MakeShop, video: Sealed
 ) -> None:
-    shop, destination = make_shop(minio), make_shop(other_minio)
-    body = bytes(range(256)) * (36 * 4096)
-    shop.put("video", body, ContentType="video/mp4", Metadata={"a": "b"}, Tagging="t=1")
-    reader = take_out(shop.url, tmp_path / "bundle")
+    destination, reader, body = make_shop(other_minio), video.reader, video.objects["video"]
     location = {"Bucket": destination.name, "Key": "video"}
     upload = destination.boto.create_multipart_upload(
         **location, ContentType="video/mp4", Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME",
@@ -270,11 +278,9 @@ def test_parts_of_a_large_object_are_not_sent_twice(
 
 
 def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(
-    shops: tuple[Shop, Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    other_minio: S3Server, make_shop: MakeShop, video: Sealed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop, destination = shops
-    shop.put("video", bytes(range(256)) * (36 * 4096))
-    reader = take_out(shop.url, tmp_path / "bundle")
+    destination, reader = make_shop(other_minio), video.reader
     complete, tried = S3Store.complete, []
 
     def refused_once(store, key, upload, parts, *, crc64nvme):
@@ -300,15 +306,12 @@ def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(
     indirect=["server"],
 )
 def test_an_upload_that_another_program_had_begun_does_not_describe_the_object(
-    asked: dict[str, str], minio: S3Server, server: S3Server, make_shop: MakeShop, tmp_path: Path
+    asked: dict[str, str], server: S3Server, make_shop: MakeShop, video: Sealed
 ) -> None:
     """Its parts may be those of the object; its metadata, tags and checksums are not."""
-    shop, destination = make_shop(minio), make_shop(server)
+    destination, reader, body = make_shop(server), video.reader, video.objects["video"]
     enabled = {"Status": "Enabled"}
     destination.boto.put_bucket_versioning(Bucket=destination.name, VersioningConfiguration=enabled)
-    body = bytes(range(256)) * (36 * 4096)
-    shop.put("video", body, Metadata={"of": "mine"}, Tagging="a=b", ContentType="video/x")
-    reader = take_out(shop.url, tmp_path / "bundle")
     which = {"Bucket": destination.name, "Key": "video"}
     begun = destination.boto.create_multipart_upload(**which, **asked)["UploadId"]
     algorithm = {name: value for name, value in asked.items() if name == "ChecksumAlgorithm"}

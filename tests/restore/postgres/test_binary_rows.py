@@ -15,7 +15,7 @@ from exporters.sql.columns import KIND, TYPE
 from migrate.restore.postgres.rows.copy_binary import encoder_of
 from tests.tools.tally import count
 
-FUZZED = 60
+FUZZED = 25
 """Examples of each property in a usual run."""
 TABLES = int(os.environ.get("MOVEOUT_TABLES", "10000"))
 """Tables of the long test."""

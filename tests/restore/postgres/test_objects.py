@@ -1,5 +1,8 @@
 """Every kind of object and type, against pg_dump's own words and the rows' digests."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
 import psycopg
 import pytest
 
@@ -7,6 +10,7 @@ from exporters.postgres.definitions.dump_programs import find_tools
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import METADATA_VERSION, PIECE_BYTES
 from exporters.postgres.live_digests import live_tables
+from migrate.bundle.reader import BundleReader
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import (
     as_role,
@@ -167,31 +171,6 @@ OF_EXTENSIONS = {
 """Types that no part of the program knows, but for one; each a value."""
 
 
-def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
-    query = "SELECT name FROM pg_available_extensions"
-    available = set.intersection(
-        *({name for (name,) in fetch(s.url, query)} for s in (postgres, other_postgres))
-    )
-    known = {name: value for name, value in OF_EXTENSIONS.items() if name in available}
-    if not known:
-        pytest.skip("this PostgreSQL is built without contrib: types of extensions are not tried")
-    url, destination = postgres.database(), other_postgres.database()
-    run_sql(
-        url,
-        "".join(
-            f"CREATE EXTENSION {name}; CREATE TABLE of_{name} (v {type_}, vs {type_}[], k {type_} DEFAULT '{value}');"
-            f"INSERT INTO of_{name} VALUES ('{value}', ARRAY['{value}', NULL]::{type_}[], NULL);"
-            f"INSERT INTO of_{name} VALUES (NULL, '{{}}');"
-            for name, (type_, value) in known.items()
-        ),
-    )
-    assert export_database(url, tmp_path / "bundle").complete
-    reader = read_bundle(tmp_path / "bundle")
-    assert check_parquet(reader, reader.catalog()) == []
-    assert restore_from(reader, "app", destination, workers=2).findings == ()
-    assert dump(destination) == dump(url)
-
-
 NAMES = [
     "a.b", 'a"b', "a'b", "new\nline", "tab\tand \\ back", "\r", "ä" * 31 + "x", "a" * 63, "select", "Select", "SELECT",
     " ", "-- x", "/* x", ";", "%s", "{0}", "$1", "$$", "\u202e", "\U0001f600",
@@ -205,34 +184,80 @@ COMMENT ON TABLE {name} IS {text};
 INSERT INTO {name}.{name} (t) VALUES ({text});
 INSERT INTO {name} VALUES (1, {text});
 """
+HOLES = (
+    "SELECT lo_from_bytea(1, 'first'), lo_put(1, 1000000, 'last'), lo_from_bytea(2, 'head'),"
+    " lo_truncate64(lo_open(2, x'20000'::int), 300000), lo_create(4),"
+    " lo_from_bytea(3, decode(repeat('61', 2048) || repeat('00', 2048) || repeat('62', 100), 'hex'));"
+)
+"""One with a hole of several pieces, one that ends with zeros, one with a page of zeros, and an empty one."""
+CONSTRUCTORS = """
+DROP ROLE IF EXISTS ranger; CREATE ROLE ranger; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+CREATE TYPE span AS RANGE (subtype = int4); GRANT EXECUTE ON FUNCTION span(int, int) TO ranger WITH GRANT OPTION;
+"""
 
 
-def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
-    url, destination = postgres.database(), other_postgres.database()
-    statements = []
+@dataclass(frozen=True)
+class Mixture:
+    """A database of several odd things that was moved: the old one, its bundle, and the new one."""
+
+    source: str
+    reader: BundleReader
+    destination: str
+    types: Mapping[str, tuple[str, str]]
+    """Those of ``OF_EXTENSIONS`` that both servers have."""
+
+
+@pytest.fixture(scope="module")
+def mixture(postgres, other_postgres, tmp_path_factory) -> Iterator[Mixture]:
+    query = "SELECT name FROM pg_available_extensions"
+    available = set.intersection(
+        *({name for (name,) in fetch(s.url, query)} for s in (postgres, other_postgres))
+    )
+    types = {name: value for name, value in OF_EXTENSIONS.items() if name in available}
+    source, destination = postgres.database(), other_postgres.database()
+    statements = [
+        f"CREATE EXTENSION {name}; CREATE TABLE of_{name} (v {type_}, vs {type_}[], k {type_} DEFAULT '{value}');"
+        f"INSERT INTO of_{name} VALUES ('{value}', ARRAY['{value}', NULL]::{type_}[], NULL);"
+        f"INSERT INTO of_{name} VALUES (NULL, '{{}}');"
+        for name, (type_, value) in types.items()
+    ]
     for name in NAMES:
         words = {"name": name, "other": "_" + name[:20], "index": "i" + name[:20]}
         quoted = {key: quote_name(word) for key, word in words.items()}
         statements.append(WITH_NAMES.format(**quoted, text=quote_literal(name)))
-    run_sql(url, "".join(statements))
-    assert export_database(url, tmp_path / "bundle").complete
-    reader = read_bundle(tmp_path / "bundle")
-    assert {row.name for row in reader.catalog()} == set(NAMES)
-    assert check_parquet(reader, reader.catalog()) == []
-    restore_whole(reader, "app", destination, workers=2)
-    assert dump(destination) == dump(url)
-    assert differences(reader, destination) == []
+    run_sql(source, "".join([*statements, HOLES, CONSTRUCTORS]))
+    location = tmp_path_factory.mktemp("mixture") / "bundle"
+    try:
+        assert export_database(source, location).complete
+        reader = read_bundle(location)
+        restore_whole(reader, "app", destination, workers=2)
+        yield Mixture(source, reader, destination, types)
+    finally:
+        for one in (source, destination):
+            run_sql(one, "DROP OWNED BY ranger; DROP ROLE ranger")
 
 
-def test_holes_of_large_objects_stay_holes(exported, other_postgres):
-    """One with a hole of several pieces, one that ends with zeros, one with a page of zeros, and an empty one."""
-    _, reader = exported(
-        "SELECT lo_from_bytea(1, 'first'), lo_put(1, 1000000, 'last'), lo_from_bytea(2, 'head'),"
-        " lo_truncate64(lo_open(2, x'20000'::int), 300000), lo_create(4),"
-        " lo_from_bytea(3, decode(repeat('61', 2048) || repeat('00', 2048) || repeat('62', 100), 'hex'))"
-    )
-    destination = other_postgres.database()
-    restore_whole(reader, "app", destination)
+def test_all_of_a_mixture_comes_back(mixture):
+    assert check_parquet(mixture.reader, mixture.reader.catalog()) == []
+    assert dump(mixture.destination) == dump(mixture.source)
+    assert differences(mixture.reader, mixture.destination) == []
+
+
+def test_types_of_extensions_come_back(mixture):
+    if not mixture.types:
+        pytest.skip("this PostgreSQL is built without contrib: types of extensions are not tried")
+    for name in mixture.types:
+        query = f"SELECT v::text, vs::text, k::text FROM of_{name} ORDER BY 1"
+        assert fetch(mixture.destination, query) == fetch(mixture.source, query)
+
+
+def test_names_of_every_kind_come_back(mixture):
+    others = {"pg_largeobject", *(f"of_{name}" for name in mixture.types)}
+    assert {row.name for row in mixture.reader.catalog()} - others == set(NAMES)
+
+
+def test_holes_of_large_objects_stay_holes(mixture):
+    destination = mixture.destination
     sizes = "SELECT oid, length(lo_get(oid)), replace(encode(lo_get(oid), 'escape'), '\\000', '') FROM"
     assert fetch(destination, f"{sizes} pg_largeobject_metadata WHERE oid < 10 ORDER BY 1") == [
         (1, 1000004, "firstlast"),
@@ -244,6 +269,12 @@ def test_holes_of_large_objects_stay_holes(exported, other_postgres):
     assert pages[3] == 2
     assert pages[1] <= 2 + 1000004 // PIECE_BYTES
     assert pages[2] <= 1 + 300000 // PIECE_BYTES + 1
+
+
+def test_privileges_of_the_functions_that_make_ranges_come_back(mixture):
+    """pg_dump writes none of them; the default would let everybody call them."""
+    query = "SELECT pronargs, proacl::text FROM pg_proc WHERE proname ~ '^span' ORDER BY proname, pronargs"
+    assert fetch(mixture.destination, query) == fetch(mixture.source, query)
 
 
 LABELLED = """
@@ -284,26 +315,3 @@ def test_security_labels_that_no_definition_holds_are_named_and_others_where_the
     }
     (refused,) = [line for line in outcome.left_out if "public.t" in line or "TABLE t" in line]
     assert 'security label provider "dummy" is not loaded' in refused
-
-
-CONSTRUCTORS = """
-DROP ROLE IF EXISTS ranger; CREATE ROLE ranger; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
-CREATE TYPE span AS RANGE (subtype = int4); GRANT EXECUTE ON FUNCTION span(int, int) TO ranger WITH GRANT OPTION;
-"""
-
-
-def test_privileges_of_the_functions_that_make_ranges_come_back(postgres, other_postgres, tmp_path):
-    """pg_dump writes none of them; the default would let everybody call them."""
-    url, destination = postgres.database(), other_postgres.database()
-    run_sql(url, CONSTRUCTORS)
-    try:
-        export_database(url, tmp_path / "bundle")
-        outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination)
-        assert outcome.left_out == ()
-        query = (
-            "SELECT pronargs, proacl::text FROM pg_proc WHERE proname ~ '^span' ORDER BY proname, pronargs"
-        )
-        assert fetch(destination, query) == fetch(url, query)
-    finally:
-        for one in (url, destination):
-            run_sql(one, "DROP OWNED BY ranger; DROP ROLE ranger")
