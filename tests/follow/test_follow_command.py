@@ -2,8 +2,8 @@
 
 import contextlib
 import json
+import os
 import signal
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,24 +21,37 @@ from migrate.errors import BusyError
 from migrate.follow.delta import DeltaState
 from migrate.follow.followed import recorded_bases
 from migrate.follow.follower import Follower
-from tests.cli.conftest import MOVEOUT, call
+from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.test_follower import SCRIPT, transferring
 from tests.tools.bundles import read_bundle
-from tests.tools.processes import killed_at_end
+from tests.tools.processes import forked
 from tests.tools.waiting import be_impatient, eventually
+
+
+@contextlib.contextmanager
+def exported(postgres, folder):
+    """Export a source to be followed: its URL, and the bundle."""
+    source, bundle = postgres.database(), folder / "bundle"
+    run_sql(source, SCRIPT)
+    call("export", f"app={source}", "--to", bundle, "--follow")
+    yield source, bundle
+    base = read_bundle(bundle).newest_position("app")["follow"]
+    open_change_log(source, {}, base["name"]).drop(base["log"])
 
 
 @pytest.fixture
 def move(postgres, other_postgres, tmp_path):
     """A source that was exported to be followed: its URL, the bundle, and a database to restore to."""
-    source, destination = postgres.database(), other_postgres.database()
-    run_sql(source, SCRIPT)
-    bundle = tmp_path / "bundle"
-    call("export", f"app={source}", "--to", bundle, "--follow")
-    yield source, bundle, destination
-    base = read_bundle(bundle).newest_position("app")["follow"]
-    open_change_log(source, {}, base["name"]).drop(base["log"])
+    with exported(postgres, tmp_path) as (source, bundle):
+        yield source, bundle, other_postgres.database()
+
+
+@pytest.fixture(scope="module")
+def unchanged(postgres, tmp_path_factory):
+    """The same, for tests that do not write to the source."""
+    with exported(postgres, tmp_path_factory.mktemp("unchanged")) as made:
+        yield made
 
 
 def test_delta_passes_are_news_where_they_brought_rows_or_ended():
@@ -64,15 +77,15 @@ def test_a_move_without_a_destination_does_not_look_for_its_switch():
     assert (move.record, move.names, move.with_later_changes()) == (None, [], set())
 
 
-def test_a_followed_database_comes_up_with_what_was_written_since(move):
+def test_a_followed_database_comes_up_with_what_was_written_since(move, tmp_path):
     source, bundle, destination = move
-    words = [MOVEOUT, "follow", bundle, f"app={destination}"]
+    words = ["follow", bundle, f"app={destination}", "--quiet"]
     with transferring(source):
-        with killed_at_end([*words, "--quiet"], stdout=subprocess.PIPE):
+        with forked(words, tmp_path):
             call("restore", bundle, f"app={destination}")
             eventually(lambda: applied(destination) > 0)
         before = applied(destination)
-        with killed_at_end([*words, "--quiet"], stdout=subprocess.PIPE):
+        with forked(words, tmp_path):
             eventually(lambda: applied(destination) > before)
         assert fetch(destination, "SELECT sum(money), count(*) FROM accounts") == [(2000, 20)]
     done = call("follow", bundle, f"app={destination}", "--until-caught-up", "--json")
@@ -96,8 +109,10 @@ def test_a_followed_database_comes_up_with_what_was_written_since(move):
     assert live_tables(destination) == live_tables(source)
 
 
-def test_a_destination_to_which_nothing_was_applied_yet_can_be_repaired_from_the_bundle(move):
-    source, bundle, destination = move
+def test_a_destination_to_which_nothing_was_applied_yet_can_be_repaired_from_the_bundle(
+    unchanged, other_postgres
+):
+    (source, bundle), destination = unchanged, other_postgres.database()
     call("restore", bundle, f"app={destination}")
     assert call("follow", bundle, f"app={destination}", "--until-caught-up").code == 0
     run_sql(destination, "UPDATE accounts SET money = money + 1 WHERE id = 1")
@@ -146,20 +161,19 @@ def test_a_command_that_is_to_end_does_not_wait_for_ever(
     assert live_tables(destination) == live_tables(source)
 
 
-def test_mistakes_are_named(move, postgres, tmp_path):
-    source, bundle, destination = move
+def test_mistakes_are_named(unchanged, other_postgres, tmp_path):
+    (source, bundle), destination = unchanged, other_postgres.database()
     plain = tmp_path / "plain"
     call("export", f"app={source}", "--to", plain)
     refused = call("follow", plain, f"app={destination}")
     assert (refused.code, "export --follow" in refused.err) == (2, True)
     assert call("follow", bundle).code == 2
     slot = "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()"
-    words = [MOVEOUT, "follow", bundle, f"app={destination}"]
-    with killed_at_end(words, stderr=subprocess.PIPE, text=True) as waiting:
+    with forked(["follow", bundle, f"app={destination}"], tmp_path) as waiting:
         eventually(lambda: fetch(source, slot) == [(1,)])
-        waiting.send_signal(signal.SIGINT)
-        _, errors = waiting.communicate(timeout=60)
-    assert (waiting.returncode, "Traceback" in errors) == (0, False), errors
+        os.kill(waiting.process.pid, signal.SIGINT)
+        ended, errors = waiting.end(), waiting.err.read_text()
+    assert (ended, "Traceback" in errors) == (0, False), errors
 
 
 def test_an_incomplete_bundle_stays_while_its_bases_do(postgres, tmp_path):

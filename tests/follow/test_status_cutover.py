@@ -16,17 +16,23 @@ from tests.follow.move_case import write_move_case
 from tests.tools.processes import stopped
 
 
-@pytest.fixture
-def old(postgres, other_postgres, tmp_path, monkeypatch):
-    """A database whose base is at the new one."""
-    old = postgres.database()
-    run_sql(old, "CREATE TABLE notes (id int PRIMARY KEY)")
-    monkeypatch.chdir(tmp_path)
-    write_move_case(tmp_path, old, other_postgres.database(), name="ready")
+@pytest.fixture(scope="module")
+def moved(postgres, other_postgres, tmp_path_factory):
+    """A database whose base is at the new one, and the folder of its case."""
+    old, folder = postgres.database(), tmp_path_factory.mktemp("moved")
+    run_sql(old, "CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note int)")
+    write_move_case(folder, old, other_postgres.database(), name="ready")
     for step in ("export", "restore"):
-        assert call(step, "-c", "moveout.toml").code == 0
-    yield old
-    call("clean", "--changes", "-c", "moveout.toml", "--yes")
+        assert call(step, "-c", "moveout.toml", cwd=folder).code == 0
+    yield old, folder
+    call("clean", "--changes", "-c", "moveout.toml", "--yes", cwd=folder)
+
+
+@pytest.fixture
+def old(moved, monkeypatch):
+    old, folder = moved
+    monkeypatch.chdir(folder)
+    return old
 
 
 def cutover_seconds():
@@ -39,7 +45,7 @@ def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(ol
     assert call("follow", "-c", "moveout.toml", "--until-caught-up").code == 0
     assert cutover_seconds() == 0
     assert "moveout cutover can begin now" in " ".join(call("status", "-c", "moveout.toml").out.split())
-    run_sql(old, "INSERT INTO notes SELECT generate_series(1, 1000)")
+    run_sql(old, "INSERT INTO notes (note) SELECT generate_series(1, 1000)")
     monkeypatch.setattr(status, "_DRAINED_SECONDS", 0)
     monkeypatch.setattr(status, "_SPEED_SECONDS", 0)
     asked, ask = [], PostgresChangeLog.state

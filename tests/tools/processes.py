@@ -3,12 +3,17 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from exporters.connections import silent_servers
+from migrate.cli import main
+from tests.export.victims import run
 
 
 @contextmanager
@@ -21,6 +26,42 @@ def killed_at_end(words: list[Any], **options: Any) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """A command that runs in another process; what it says goes to two files."""
+
+    process: BaseProcess
+    out: Path
+    err: Path
+
+    def end(self, seconds: float = 120) -> int:
+        """Wait until it has ended; return its exit code."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, self.err.read_text()
+        return self.process.exitcode
+
+
+@contextmanager
+def forked(words: Sequence[Any], folder: Path) -> Iterator[Meanwhile]:
+    """Run a command meanwhile, without ``moveout``; at the end it is killed, unless it has ended. It need not import
+    anything anew, which takes a second of the processor. ``folder``: for what it says.
+    """
+    out, err = folder / "meanwhile.out", folder / "meanwhile.err"
+    process = run(_command, [*map(str, words)], out, err)
+    try:
+        yield Meanwhile(process, out, err)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _command(words: list[str], out: Path, err: Path) -> None:
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = ["moveout", *words]
+    sys.exit(main())
 
 
 def kill_server(server: Any) -> None:
