@@ -78,6 +78,8 @@ CREATE FOREIGN TABLE distant (a int) SERVER far OPTIONS (name 'a'); CREATE FOREI
 CREATE FOREIGN TABLE apart (a int) SERVER far; CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY); CREATE SCHEMA more;
 CREATE FUNCTION heard() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 CREATE EVENT TRIGGER heard ON ddl_command_end EXECUTE FUNCTION heard();
+CREATE TABLE kept (id int PRIMARY KEY, v text, w text, x text); CREATE STATISTICS many ON v, w FROM kept;
+CREATE TABLE packed (id int PRIMARY KEY); CREATE SEQUENCE owned;
 """
 AGAIN = {
     "column public.bills.total (integer)": "ALTER TABLE bills ALTER total SET DEFAULT 2",
@@ -112,6 +114,13 @@ AGAIN = {
     "foreign table public.apart": "ALTER FOREIGN TABLE apart ALTER a OPTIONS (name 'b')",
     "table public.fleeting": "ALTER TABLE fleeting SET LOGGED",
     "extension hstore": "ALTER EXTENSION hstore SET SCHEMA more",
+    "table public.kept": "ALTER TABLE kept CLUSTER ON kept_pkey",
+    "table public.packed": "ALTER TABLE packed SET (fillfactor = 50)",
+    "column public.kept.v (text)": "ALTER TABLE kept ALTER v SET STATISTICS 700",
+    "column public.kept.w (text)": "ALTER TABLE kept ALTER w SET STORAGE EXTERNAL",
+    "column public.kept.x (text)": "ALTER TABLE kept ALTER x SET (n_distinct = 5)",
+    "sequence public.owned": "ALTER SEQUENCE owned OWNED BY kept.id",
+    "statistics object public.many": "ALTER STATISTICS many SET STATISTICS 7",
 }
 
 
@@ -252,9 +261,24 @@ def test_a_view_is_another_one_only_where_the_destination_prints_its_query_other
             "SELECT t.id FROM public.t WHERE public.lacking(t.id);": True,
         }.items():
             sides = _Definition("", query, is_new=True), _Definition("", present, is_new=False)
-            assert _differs("view", *sides, connection) is differs
-        assert not _differs("view", sides[0]._replace(is_new=False), sides[1], connection)
+            assert _differs(("view", "public.v"), *sides, connection) is differs
+        assert not _differs(("view", "public.v"), sides[0]._replace(is_new=False), sides[1], connection)
     assert fetch(url, "SELECT count(*) FROM pg_class WHERE relname = 'moveout_printed'") == [(0,)]
+
+
+def test_a_rule_is_another_one_only_where_the_destination_prints_it_otherwise(postgres):
+    url = postgres.database()
+    rule = "CREATE RULE r AS ON INSERT TO public.t WHERE (new.id < 3) DO INSTEAD NOTHING"
+    run_sql(url, f"CREATE TABLE t (id int); {rule}")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET search_path = ''")
+        ((present,),) = connection.execute("SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE rulename = 'r'")
+        for made, differs in {rule: False, rule.replace("3", "4"): True}.items():
+            sides = _Definition("", made, is_new=True), _Definition("", present, is_new=False)
+            assert _differs(("rule", "r of public.t"), *sides, connection) is differs
+        assert connection.execute(
+            "SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE rulename = 'r'"
+        ).fetchone() == (present,)
 
 
 def test_names_that_the_server_gives_by_itself_are_not_missing(postgres):

@@ -20,6 +20,7 @@ from exporters.postgres.definitions.object_access import (
     without_newer,
 )
 from exporters.postgres.errors import as_source_errors
+from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url, session_settings
 from migrate.bundle.reader import BundleReader
@@ -119,12 +120,17 @@ published AS MATERIALIZED (
 definitions(kind, label, stored, printed, made_by) AS (
   SELECT 'table', label, concat_ws(' ', relpersistence, relrowsecurity, relforcerowsecurity,
     pg_get_expr(relpartbound, r.oid), (SELECT string_agg(h.inhparent::regclass::text, ' ' ORDER BY h.inhseqno)
-    FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid)), '', NULL::xid
+    FROM pg_catalog.pg_inherits h WHERE h.inhrelid = r.oid), ARRAY(SELECT unnest(r.reloptions) ORDER BY 1),
+    (SELECT 'CLUSTER ON ' || i.relname FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+    WHERE x.indrelid = r.oid AND x.indisclustered)), '', NULL::xid
   FROM relations r WHERE r.relkind IN ('r', 'p')
   UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)),
     concat_ws(' ', a.attnotnull, CASE WHEN r.relispartition THEN '' ELSE a.attidentity END, a.attgenerated <> '',
       d.oid IS NULL, (SELECT collname FROM
-      pg_catalog.pg_collation l WHERE l.oid = a.attcollation)), pg_get_expr(d.adbin, d.adrelid), d.xmin
+      pg_catalog.pg_collation l WHERE l.oid = a.attcollation), a.attstorage,
+      coalesce(to_jsonb(a) ->> 'attcompression', ''), coalesce(a.attstattarget, -1),
+      ARRAY(SELECT unnest(a.attoptions) ORDER BY 1)),
+    pg_get_expr(d.adbin, d.adrelid), d.xmin
   FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p')
@@ -163,8 +169,14 @@ definitions(kind, label, stored, printed, made_by) AS (
   FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
   WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind = 'c' GROUP BY r.label
   UNION ALL SELECT 'sequence', r.label, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement,
-    s.seqmin, s.seqmax, s.seqcache, s.seqcycle), '', NULL
+    s.seqmin, s.seqmax, s.seqcache, s.seqcycle, (SELECT format('OWNED BY %s.%I', o.label, a.attname)
+      FROM pg_catalog.pg_depend d JOIN relations o ON o.oid = d.refobjid JOIN pg_catalog.pg_attribute a
+      ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.classid = 'pg_catalog.pg_class'::regclass
+      AND d.objid = r.oid AND d.refclassid = d.classid AND d.deptype = 'a')), '', NULL
   FROM pg_catalog.pg_sequence s JOIN relations r ON r.oid = s.seqrelid
+  UNION ALL SELECT 'statistics object', i.identity, coalesce(to_jsonb(s) ->> 'stxstattarget', '-1'),
+    pg_get_statisticsobjdef(s.oid), s.xmin
+  FROM pg_catalog.pg_statistic_ext s, pg_catalog.pg_identify_object('pg_catalog.pg_statistic_ext'::regclass, s.oid, 0) i
   UNION ALL SELECT 'publication', quote_ident(pubname), concat_ws(' ', puballtables, pubinsert, pubupdate, pubdelete,
     pubtruncate, coalesce(to_jsonb(p) ->> 'pubviaroot', 'false')), '', NULL FROM pg_catalog.pg_publication p
   UNION ALL SELECT 'publication relation', format('%s in publication %s', r.label, p.pubname),
@@ -230,6 +242,12 @@ was the last one: a statement that changes the type of a column writes all rows 
 _VIEWS = frozenset({"view", "materialized view", "rule"})
 """Servers of different versions print these differently."""
 _PRINTED = "moveout_printed"
+_PRINT_VIEW = f"SELECT textsend(pg_get_viewdef('pg_temp.{_PRINTED}'::regclass))"
+_PRINT_RULE = """
+SELECT textsend(pg_get_ruledef(w.oid)) FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE format('%I of %I.%I', w.rulename, n.nspname, c.relname) = {}
+"""
 _MAJOR = 10000
 _MAINTAIN_VERSION = 170000
 
@@ -279,7 +297,7 @@ def compare_definitions(
     changed = sorted(
         name
         for name in common
-        if _differs(name[0], defined[name], at_destination[name], None if is_one_version else destination)
+        if _differs(name, defined[name], at_destination[name], None if is_one_version else destination)
     )
     gaps = [
         f"{kind} {label}{' as it is defined now' if (kind, label) in common else ''}"
@@ -308,29 +326,36 @@ def compare_definitions(
 
 
 def _differs(
-    kind: str, definition: _Definition, present: _Definition, destination: psycopg.Connection[Any] | None
+    name: tuple[str, str],
+    definition: _Definition,
+    present: _Definition,
+    destination: psycopg.Connection[Any] | None,
 ) -> bool:
     """Tell whether an object is another one than at the ``destination``, which is named where its server is of another
     version.
     """
-    if destination is None or kind not in _VIEWS:
+    kind, label = name
+    if destination is None or kind not in _VIEWS or not definition.differs(present, as_printed=True):
         return definition.differs(present, as_printed=True)
-    is_query = kind != "rule" and definition.differs(present, as_printed=True)
-    return definition.differs(present, as_printed=False) or (
-        is_query and _is_other_query(destination, definition.printed, present.printed)
-    )
+    if definition.differs(present, as_printed=False):
+        return True
+    if kind == "rule":
+        make = definition.printed.replace("CREATE RULE", "CREATE OR REPLACE RULE", 1)
+        return _is_other(destination, make, _PRINT_RULE.format(quote_literal(label)), present.printed)
+    make = f"CREATE TEMPORARY VIEW {_PRINTED} AS {definition.printed}"
+    return _is_other(destination, make, _PRINT_VIEW, present.printed)
 
 
-def _is_other_query(destination: psycopg.Connection[Any], query: str, present: str) -> bool:
-    """Tell whether a view's query is another one than the destination has, once its server has printed it, too: each
-    version does so otherwise. True where it lacks what the query needs, False where the role may not try that.
+def _is_other(destination: psycopg.Connection[Any], make: str, print_it: str, present: str) -> bool:
+    """Tell whether a view or rule is another one than the destination has, once its server has made and printed it,
+    too: each version does so otherwise. Nothing of it stays. True where the destination lacks what it needs, or its
+    table is in use, False where the role may not try that.
     """
     try:
         with destination.transaction(force_rollback=True), without_event_triggers(destination):
-            destination.execute(f"CREATE TEMPORARY VIEW {_PRINTED} AS {query}".encode())
-            ((printed,),) = read_texts(
-                destination, f"SELECT textsend(pg_get_viewdef('pg_temp.{_PRINTED}'::regclass))"
-            )
+            destination.execute(b"SET LOCAL lock_timeout = '1s'")
+            destination.execute(make.encode())
+            ((printed,),) = read_texts(destination, print_it)
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
         return False
     except psycopg.Error:
