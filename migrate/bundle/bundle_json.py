@@ -138,12 +138,17 @@ def decode(data: bytes) -> BundleInfo:
 
 def read_sealed(store: Store) -> BundleInfo | None:
     """Return the identity of the sealed bundle at a location, None where nothing is sealed. Raises like
-    ``decode``; damage is named with the location.
+    ``read_identity``.
     """
     try:
         store.stat(layout.TAG_MANIFEST)
     except GoneError:
         return None
+    return read_identity(store)
+
+
+def read_identity(store: Store) -> BundleInfo:
+    """Return the identity of a bundle. Raises like ``decode``; damage is named with the location."""
     try:
         return decode(store.read(layout.BUNDLE_META))
     except GoneError as exc:

@@ -196,22 +196,23 @@ def sort_signatures(
 
 def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding]]:
     """Return the documents at a location, of one kind where that is given, and what is wrong with any of them."""
-    signed = bundle_signatures.signatures(store)
+    keys = [info.key for info in store.list(f"{layout.SIGNATURES}{kind}-" if kind else layout.SIGNATURES)]
+    signed = bundle_signatures.signatures(store, keys)
     documents: list[Document] = []
     findings: list[Finding] = list(signed.findings)
-    for info in list(store.list(layout.SIGNATURES)):
-        match = _NAME.fullmatch(info.key)
+    for key in keys:
+        match = _NAME.fullmatch(key)
         if match is None or match["kind"] not in KINDS:
             continue
         try:
-            document = read(store, info.key)
+            document = read(store, key)
         except DamageError as exc:
-            findings.append(Finding(info.key, "is not as it was written", exc.expected, exc.found))
+            findings.append(Finding(key, "is not as it was written", exc.expected, exc.found))
             continue
-        signers = signed.of(info.key)
+        signers = signed.of(key)
         if not signers:
-            findings.append(Finding(info.key, UNSIGNED))
-        elif kind in {"", document.kind}:
+            findings.append(Finding(key, UNSIGNED))
+        else:
             documents.append(Document(document.key, document.kind, document.value, document.data, signers))
     return documents, findings
 

@@ -64,7 +64,8 @@ def listener():
 
 
 def write_case(directory, notify):
-    source = make_large_file(directory / "app.db").partition("=")[2]
+    with closing(sqlite3.connect(directory / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS id, 'x' AS body")
     case = directory / "moveout.toml"
     case.write_text(
         f"""
@@ -74,7 +75,7 @@ deadline = 2099-01-01T00:00:00Z
 notify = {notify}
 [[source]]
 name = "app"
-url = "{source}"
+url = "sqlite:///{directory}/app.db"
 [bundle]
 location = "bundle"
 [[destination]]

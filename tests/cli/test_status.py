@@ -23,9 +23,10 @@ def make_large_file(path):
     with closing(sqlite3.connect(path)) as connection, connection:
         for table in range(TABLES):
             connection.execute(f"CREATE TABLE t{table} (id INTEGER PRIMARY KEY, body TEXT)")
-            connection.executemany(
-                f"INSERT INTO t{table} (body) VALUES (?)",
-                ((random.randbytes(64).hex(),) for _ in range(ROWS)),
+            connection.execute(
+                "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
+                f" INSERT INTO t{table} (body) SELECT hex(randomblob(64)) FROM numbers",
+                (ROWS,),
             )
     return f"app=sqlite://{path}"
 

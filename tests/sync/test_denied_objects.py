@@ -128,9 +128,9 @@ ANSWERS = {
     ("command", "kind"),
     [
         ("sync", "error"),
-        ("restore", "error"),
         ("restore", "nothing"),
-        ("sync", "no upload"),
+        pytest.param("restore", "error", marks=pytest.mark.torture),
+        pytest.param("sync", "no upload", marks=pytest.mark.torture),
         ("restore", "a part without ETag"),
     ],
 )

@@ -267,7 +267,15 @@ class FlippingProxy(HttpProxy):
         return replace(answer, body=bytes([answer.body[0] ^ 1]) + answer.body[1:])
 
 
-@pytest.mark.parametrize("kind", ["crc64nvme", "md5", "parts", "small parts"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "crc64nvme",
+        "parts",
+        pytest.param("md5", marks=pytest.mark.torture),
+        pytest.param("small parts", marks=pytest.mark.torture),
+    ],
+)
 def test_what_is_damaged_on_the_way_from_the_source_is_read_again(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
@@ -303,7 +311,7 @@ def test_what_always_contradicts_the_sources_checksum_is_not_copied(
     )
 
 
-@pytest.mark.parametrize("algorithm", ["", "CRC64NVME"])
+@pytest.mark.parametrize("algorithm", ["", pytest.param("CRC64NVME", marks=pytest.mark.torture)])
 def test_checksums_of_parts_that_are_computed_anyway_are_not_computed_again(
     move: Move, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
@@ -359,7 +367,7 @@ def makes_one_of_many(asked: Asked) -> bool:
     return asked.method == "POST" and asked.body.count(b"<Part>") > 2
 
 
-@pytest.mark.parametrize("numbers", [(1, 2, 3), (2, 5, 9)])
+@pytest.mark.parametrize("numbers", [(2, 5, 9), pytest.param((1, 2, 3), marks=pytest.mark.torture)])
 def test_what_the_destination_makes_of_no_such_parts_is_sent_in_others(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numbers: tuple[int, ...]
 ) -> None:
@@ -442,7 +450,7 @@ def test_what_the_source_encrypts_by_a_key_is_read_once(
     assert body(move.destination, "of-parts") == data
 
 
-@pytest.mark.parametrize("algorithm", ["CRC32", "SHA256"])
+@pytest.mark.parametrize("algorithm", ["CRC32", pytest.param("SHA256", marks=pytest.mark.torture)])
 def test_what_the_source_encrypts_by_a_key_has_the_checksum_that_it_keeps(
     encrypting_minio: S3Server,
     other_minio: S3Server,
@@ -493,7 +501,10 @@ def test_an_upload_whose_parts_are_refused_is_not_left_behind(
     )
 
 
-@pytest.mark.parametrize(("in_parts", "at_end"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("in_parts", "at_end"),
+    [(False, False), (True, True), pytest.param(True, False, marks=pytest.mark.torture)],
+)
 def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_parts: bool, at_end: bool
 ) -> None:
@@ -525,7 +536,7 @@ def test_an_object_whose_upload_is_dropped_on_the_way_is_sent_again(
         assert layout(move.destination, "video") == layout(move.source, "video")
 
 
-@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("history", [True, pytest.param(False, marks=pytest.mark.torture)])
 def test_an_older_object_is_not_taken_for_one_whose_upload_was_dropped_at_its_end(
     move: Move, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, history: bool
 ) -> None:

@@ -30,7 +30,11 @@ from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
 
 LARGE = "data/app/packs/pack-000000.tar"
 SMALL = "data/app/tables/1/part-000007.parquet"
-EVERYWHERE = pytest.mark.parametrize("destination_url", ["local", "minio", "versitygw"], indirect=True)
+EVERYWHERE = pytest.mark.parametrize(
+    "destination_url",
+    ["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)],
+    indirect=True,
+)
 
 
 @pytest.fixture(scope="module")

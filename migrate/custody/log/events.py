@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.reader import hash_file, no_bundle
@@ -21,7 +23,11 @@ from migrate.storage.api import Store
 
 def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None) -> CustodyEvent:
     """Return what happened to the sealed bundle at a location. Raises like ``need_sealed``."""
-    return CustodyEvent(event, need_sealed(store).id, root_of(store), store.location, details or {})
+    try:
+        root = root_of(store)
+    except GoneError:
+        raise _no_bundle(store) from None
+    return CustodyEvent(event, bundle_json.read_identity(store).id, root, store.location, details or {})
 
 
 def need_sealed(store: Store) -> BundleInfo:
@@ -30,8 +36,12 @@ def need_sealed(store: Store) -> BundleInfo:
     """
     info = bundle_json.read_sealed(store)
     if info is None:
-        raise no_bundle(store, f"there is no {layout.TAG_MANIFEST}")
+        raise _no_bundle(store)
     return info
+
+
+def _no_bundle(store: Store) -> MoveoutError:
+    return no_bundle(store, f"there is no {layout.TAG_MANIFEST}")
 
 
 def signing_times(log: custody_log.Log, root: str, trust: Trust) -> dict[str, datetime]:
@@ -61,8 +71,9 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
     ]
     created = {"at": info.created, "software": info.software, "sources": sources}
     sealed = {"at": info.sealed, "complete": info.complete, "files": files, "size_bytes": size_bytes}
-    events = [new_event(store, "created", created), new_event(store, "sealed", sealed)]
-    events += [new_event(store, "signed", {"by": signer.public.fingerprint}) for signer in signers]
+    event = new_event(store, "created", created)
+    events = [event, replace(event, event="sealed", details=sealed)]
+    events += [replace(event, event="signed", details={"by": one.public.fingerprint}) for one in signers]
 
     def choose(log: custody_log.Log) -> Sequence[CustodyEvent]:
         """Choose what the log does not say: of another location, too, from which it came along with the bundle."""

@@ -7,7 +7,7 @@ A signature of ``tagmanifest-sha256.txt`` or of ``sig/<document>`` is ``sig/<fil
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -79,11 +79,15 @@ def namespace_of(file: str) -> str:
     return ssh_signatures.BUNDLE if file == layout.TAG_MANIFEST else ssh_signatures.DOCUMENT
 
 
-def signatures(store: Store) -> Signatures:
-    """Check every signature at the location. Nothing is raised for what is wrong with one: it is a finding."""
+def signatures(store: Store, keys: Iterable[str] | None = None) -> Signatures:
+    """Check every signature among files of the location, all of them where none are named. Nothing is raised for what
+    is wrong with one: it is a finding.
+    """
     good: list[SignatureFile] = []
     findings: list[Finding] = []
-    for key in [info.key for info in store.list(layout.SIGNATURES) if info.key.endswith(".sig")]:
+    if keys is None:
+        keys = [info.key for info in store.list(layout.SIGNATURES)]
+    for key in (key for key in keys if key.endswith(".sig")):
         checked = _check(store, key)
         if isinstance(checked, Finding):
             findings.append(checked)
