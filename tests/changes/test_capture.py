@@ -23,7 +23,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.changes.writers import writers
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.tools.waiting import eventually
+from tests.tools.waiting import eventually, stream_of
 
 TABLES = """
 CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
@@ -77,8 +77,8 @@ class Captured:
     def finish(self):
         """Capture up to the end of the log."""
         end = self.log.state(self.base.log).end
-        eventually(lambda: not self.log.state(self.base.log).is_read)
-        with self.log.stream(self.base.log, resume_position(self.folder, self.base.position)) as stream:
+        position = resume_position(self.folder, self.base.position)
+        with stream_of(self.log, self.base.log, position) as stream:
             Capture(self.folder).run(stream, CancellationToken(), until=lambda position: position >= end)
 
     def rows(self):

@@ -18,6 +18,7 @@ from migrate.storage.registry import open_location
 from tests.changes.writers import writers
 from tests.cli.conftest import MOVEOUT, call, result, run
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.waiting import stream_of
 
 ACCOUNTS = """
 CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
@@ -35,7 +36,7 @@ def capture_rest(location, url):
     folder = SegmentFolder(store, "app", base["position"])
     log = open_change_log(url, {}, base["name"])
     end = log.state(base["log"]).end
-    with log.stream(base["log"], resume_position(folder, base["position"])) as stream:
+    with stream_of(log, base["log"], resume_position(folder, base["position"])) as stream:
         Capture(folder).run(stream, CancellationToken(), until=lambda position: position >= end)
     return reader, folder
 

@@ -35,7 +35,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
-from tests.tools.waiting import eventually
+from tests.tools.waiting import eventually, stream_of
 
 TABLES = """
 CREATE TABLE goods (id int PRIMARY KEY, note varchar(40), n int);
@@ -98,7 +98,7 @@ def capture(log, base, folder, run_sql, url):
     for statement in CHANGES:
         run_sql(url, statement)
         end = log.end(base.log)
-        with log.stream(base.log, resume_position(folder, base.position)) as stream:
+        with stream_of(log, base.log, resume_position(folder, base.position)) as stream:
             Capture(folder).run(stream, CancellationToken(), end=end)
 
 

@@ -21,6 +21,7 @@ from migrate.storage.registry import open_location
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
 from tests.tools.pooler import Pooler
+from tests.tools.waiting import stream_of
 
 BINARY_LOG = ["binlog-format=ROW", "binlog-row-metadata=FULL", "log-bin=binlog"]
 TABLES = "CREATE TABLE t (id int PRIMARY KEY, v {text})"
@@ -47,7 +48,7 @@ class Source:
     def capture(self):
         end = self.log.end(self.base.log)
         after = resume_position(self.folder, self.base.position)
-        with self.log.stream(self.base.log, after, self.folder) as stream:
+        with stream_of(self.log, self.base.log, after, self.folder) as stream:
 
             def until(position):
                 return position >= end and stream.is_continuous

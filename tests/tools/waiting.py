@@ -1,6 +1,7 @@
 """Waiting in tests until something holds."""
 
 import time
+from contextlib import contextmanager
 
 from exporters.mysql import connection as mysql
 from exporters.postgres.sessions import connection as postgres
@@ -23,6 +24,14 @@ def eventually(condition, seconds=SECONDS):
         ended = time.monotonic()
         assert ended < deadline
         time.sleep(min(max(0.05, 4 * (ended - begun)), 0.2))
+
+
+@contextmanager
+def stream_of(log, described, after, *captured):
+    """Return a stream of a change log, once the server has seen the end of the stream before."""
+    eventually(lambda: not log.state(described).is_read)
+    with log.stream(described, after, *captured) as stream:
+        yield stream
 
 
 def be_impatient(monkeypatch):

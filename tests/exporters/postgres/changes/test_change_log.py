@@ -26,7 +26,7 @@ from exporters.postgres.changes.slot import own_name
 from exporters.postgres.doctor import examine
 from tests.changes.writers import writing
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
-from tests.tools.waiting import eventually
+from tests.tools.waiting import eventually, stream_of
 
 
 @contextmanager
@@ -108,8 +108,7 @@ def test_base_and_stream_have_each_transaction_once(postgres):
         while half[-1].kind is not MessageKind.COMMIT:  # it may end within a transaction
             half.pop()
         place = half[-1].position
-    eventually(lambda: not is_read(postgres, base.log))
-    with log.stream(base.log, place) as stream:  # what comes after the last commit, and nothing before
+    with stream_of(log, base.log, place) as stream:  # what comes after the last commit, and nothing before
         rest = drain(log, base, stream)
         stream.acknowledge(stream.received)
     followed = inserted(half) + inserted(rest)
@@ -253,15 +252,18 @@ def test_a_gap_in_the_log_is_an_error(postgres):
             stream.acknowledge(stream.received)
             while log.state(base.log).acknowledged < stream.received:
                 time.sleep(0.05)
-        with pytest.raises(SourceGoneError, match="are gone"), log.stream(base.log, base.position):
+        with pytest.raises(SourceGoneError, match="are gone"), stream_of(log, base.log, base.position):
             pass
         state = log.state(base.log)
-        with pytest.raises(SourceGoneError, match="earlier state"), log.stream(base.log, state.end + 2**30):
+        with (
+            pytest.raises(SourceGoneError, match="earlier state"),
+            stream_of(log, base.log, state.end + 2**30),
+        ):
             pass
         other = {**base.log, "system": "1"}
-        with pytest.raises(SourceGoneError, match="another server"), log.stream(other, state.end):
+        with pytest.raises(SourceGoneError, match="another server"), stream_of(log, other, state.end):
             pass
-        with log.stream(base.log, state.end):
+        with stream_of(log, base.log, state.end):
             pass
         log.drop(base.log)
         with pytest.raises(SourceGoneError, match="does not exist"), log.stream(base.log, state.end):

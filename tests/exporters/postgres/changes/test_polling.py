@@ -24,7 +24,7 @@ from tests.changes.writers import writing
 from tests.exporters.postgres.changes.test_change_log import drain, inserted, log_of
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.pooler import Pooler
-from tests.tools.waiting import eventually
+from tests.tools.waiting import eventually, stream_of
 
 PREPARES = 4
 TABLE = "CREATE TABLE t (id text PRIMARY KEY, n int)"
@@ -93,7 +93,7 @@ def test_base_and_polls_have_each_transaction_once(postgres, pooler, monkeypatch
         while half[-1].kind is not MessageKind.COMMIT:
             half.pop()
         place = half[-1].position
-    with log.stream(base.log, place) as stream:
+    with stream_of(log, base.log, place) as stream:
         rest = drain(log, base, stream)
         stream.acknowledge(stream.received)
         place = stream.received
@@ -107,7 +107,7 @@ def test_base_and_polls_have_each_transaction_once(postgres, pooler, monkeypatch
     direct = open_change_log(url, {}, "polled")
     assert (log.detour() != "", direct.detour()) == (True, "")
     run_sql(url, "INSERT INTO t VALUES ('last', 1)")
-    with direct.stream(base.log, place) as stream:  # the same slot, by the replication protocol
+    with stream_of(direct, base.log, place) as stream:  # the same slot, by the replication protocol
         assert inserted(drain(direct, base, stream)) == ["last"]
     log.drop(base.log)
     assert log.state(base.log).lost
@@ -227,16 +227,15 @@ def test_two_readers_are_kept_apart_and_gaps_are_errors(postgres, pooler):
             drain(log, base, stream)
             assert log.state(base.log).acknowledged == base.position
             stream.acknowledge(stream.received)
-        eventually(lambda: not log.state(base.log).is_read)
-        with pytest.raises(SourceGoneError, match="are gone"), log.stream(base.log, base.position):
+        with pytest.raises(SourceGoneError, match="are gone"), stream_of(log, base.log, base.position):
             pass
         end = log.state(base.log).end
         with (
             pytest.raises(SourceGoneError, match="another server"),
-            log.stream({**base.log, "system": "1"}, end),
+            stream_of(log, {**base.log, "system": "1"}, end),
         ):
             pass
-        with log.stream(base.log, end) as stream:
+        with stream_of(log, base.log, end) as stream:
             log.drop(base.log, even_if_read=True)
             with pytest.raises(SourceUnreachableError):
                 stream.receive(5)
@@ -313,7 +312,7 @@ def test_a_large_transaction_takes_no_memory_and_is_given_up_at_once(postgres, p
             small = stream.received
         assert log.state(base.log).acknowledged == small
         end = log.state(base.log).end
-        with log.stream(base.log, small) as stream:
+        with stream_of(log, base.log, small) as stream:
             while stream.received < end:
                 pieces.append(stream.receive(5))
     assert len(inserted(pieces[0])) < 5000
