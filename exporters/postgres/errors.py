@@ -30,6 +30,7 @@ _LOGIN_STEP = (
 _OTHER_PROTOCOL = "invalid response to SSL negotiation"
 _OTHER_SERVER_STEP = "a server that is no PostgreSQL listens there: check the port"
 _GRANT_STEP = "use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data"
+_RLS_STEP = "use a superuser, or a role with BYPASSRLS (ALTER ROLE … BYPASSRLS)"
 LOCKS_STEP = (
     "raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy"
 )
@@ -82,7 +83,7 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
             f"the server refuses the login: {message}", about=source, next_step=_LOGIN_STEP
         )
     if state == "42501":
-        return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
+        return _not_allowed(error, message, source)
     if state == "3D000":
         return SourceGoneError(message, about=source, next_step="check the database name in the URL")
     if state in {"42P01", "3F000"}:
@@ -112,6 +113,18 @@ def translate(error: BaseException, source: str, *, is_passing: bool = False) ->
     is_lost = state in _NO_SNAPSHOT and names_snapshot(message)
     other = SourceError(message, about=source, next_step="the server's log says more")
     return snapshot_lost(source, message) if is_lost else other
+
+
+def _not_allowed(error: BaseException, message: str, source: str) -> SourceNotAllowedError:
+    """Return the error of a missing right. Where row-level security hides rows, which the place in the server tells,
+    for the message has any language, the server advises to take FORCE from the table: that would be another table.
+    """
+    place = getattr(getattr(error, "diag", None), "source_function", None)
+    if (place or getattr(error, "server_source_function", None)) != "check_enable_rls":
+        return SourceNotAllowedError(message, about=source, next_step=_GRANT_STEP)
+    refused = message.partition(". ")[0]
+    words = f"row-level security hides rows of it from this role ({refused}): {_RLS_STEP}"
+    return SourceNotAllowedError(words, about=source, next_step=_RLS_STEP)
 
 
 def replaced_since(source: str) -> SourceSnapshotLostError:

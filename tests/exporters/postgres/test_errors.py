@@ -56,6 +56,21 @@ def open_source(url: str) -> SourceError:
     return caught.value
 
 
+def test_a_table_whose_rows_are_hidden_from_its_owner_names_the_right_that_shows_them(postgres, monkeypatch):
+    """The server advises to take the policy's force from the table: then it would be missing after the move."""
+    url = as_role(login(postgres, "hidden_from"), "hidden_from")
+    run_sql(url.replace("hidden_from@", "postgres@"), "GRANT CREATE ON SCHEMA public TO hidden_from")
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    make = "CREATE TABLE t (id int); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.Error) as refused:
+        connection.execute(f"{make}; SET row_security = off; TABLE t")
+    error = translate(refused.value, "t")
+    assert isinstance(error, SourceNotAllowedError)
+    assert "BYPASSRLS" in str(error)
+    assert "BYPASSRLS" in error.next_step
+    assert "NO FORCE" not in str(error)
+
+
 def test_a_wrong_password_is_not_allowed(postgres, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", "wrong-secret")
     error = open_source(postgres.url)
