@@ -276,11 +276,13 @@ def refuse_held(held: Sequence[str]) -> None:
 def refuse(reasons: Sequence[str], override: str) -> None:
     """Raise ``NotAllowedError`` where something speaks against it, and nobody says why it is done all the same."""
     if reasons and not override.strip():
-        raise NotAllowedError(
-            "the bundle must not be erased: " + "; ".join(reasons),
+        error = NotAllowedError(
+            "the bundle must not be erased",
             next_step="wait until none of this holds (moveout receive, moveout clock),"
             ' or add --override "REASON": it is signed, and stays',
         )
+        error.causes = [(f"{number}", NotAllowedError(reason)) for number, reason in enumerate(reasons, 1)]
+        raise error
 
 
 def is_begun(store: MultipartStore) -> bool:

@@ -417,6 +417,11 @@ def test_without_object_lock_it_is_not_called_a_hold(location, provider, request
     terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
     with pytest.raises(NotAllowedError, match=r"no Object Lock|is a directory"):
         put_hold((open_location(url), open_object_lock(url)), provider, terms)
+    if server == "minio":
+        status = call("hold", "status", url)
+        assert (status.code, "made with Object Lock" in status.out) == (3, True), status.out
+        assert "hold place" not in status.out
+        assert "came later" not in status.out
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from migrate.custody import bundle_hold, cross_checks, documents, hold_release
 from migrate.custody.bundle_hold import Protection, Terms
 from migrate.custody.hold_release import Waiting
 from migrate.custody.log import custody_log
-from migrate.errors import OK, DamageError, GoneError, IncompleteError, UsageError
+from migrate.errors import OK, DamageError, GoneError, IncompleteError, NotAllowedError, UsageError
 from migrate.number_text import count_words, moment_words, things
 from migrate.storage.api import MultipartStore, Store
 from migrate.storage.object_lock import ObjectLock
@@ -63,13 +63,14 @@ class Firmness(StrEnum):
 
 class HeldBundle(Struct, frozen=True):
     """What the location says of its locks. ``waiting``: releases that have not ended the hold; ``case_option`` names
-    the case file.
+    the case file; ``refusal`` says why nothing can be held there.
     """
 
     location: str
     protection: Protection
     waiting: Sequence[Waiting] = ()
     case_option: str = ""
+    refusal: NotAllowedError | None = None
 
     @property
     def exit_code(self) -> int:
@@ -108,13 +109,13 @@ class HeldBundle(Struct, frozen=True):
             console.print(Text(f"NOT HELD: {self.location}: {counted}", style="bold red"))
             if survey.protected:
                 draw_findings(console, survey.findings)
-            console.print(
-                Text(
-                    f"→ moveout hold place {shlex.quote(self.location)} --until T --reason TEXT"
-                    " locks every version of every file"
-                )
-            )
-        if survey.later:
+            step = f"moveout hold place {shlex.quote(self.location)} --until T --reason TEXT"
+            step += " locks every version of every file"
+            if self.refusal is not None:
+                console.print(Text(f"  {self.refusal}"))
+                step = self.refusal.next_step
+            console.print(Text(f"→ {step}"))
+        if survey.later and survey.protected:
             console.print(
                 f"{things(survey.later, 'version')} of the log and of documents came later: free to be removed"
             )
@@ -343,7 +344,16 @@ def status_command(
         protection,
         waiting=_waiting(store, load_trust(None, loaded)),
         case_option=loaded.option if loaded else "",
+        refusal=None if protection.protected else _refusal(object_lock),
     )
+
+
+def _refusal(object_lock: ObjectLock) -> NotAllowedError | None:
+    try:
+        object_lock.check_lock()
+    except NotAllowedError as exc:
+        return exc
+    return None
 
 
 def _waiting(store: Store, trust: Trust | None) -> list[Waiting]:
