@@ -199,16 +199,19 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
         assert "the signature holds" in process.stdout
         assert inclusion.leaf.decode() in process.stdout
         assert all(line.isprintable() for line in process.stdout.splitlines())
-        stranger = make_key.path_of("customer").with_suffix(".pub")
-        assert run_script(file, stranger).returncode == 1
-        other = base64.b64encode(inclusion.leaf.replace(b'"size":', b'"size":1'))
-        file.write_bytes(inclusion.encode().replace(base64.b64encode(inclusion.leaf), other))
+    stranger = make_key.path_of("customer").with_suffix(".pub")
+    assert run_script(file, stranger).returncode == 1
+    other = base64.b64encode(inclusion.leaf.replace(b'"size":', b'"size":1'))
+    data = inclusion.encode()
+    hint = data.rindex(b" ") + 2
+    for spoilt in (
+        data.replace(base64.b64encode(inclusion.leaf), other),
+        data.replace(b"@v1", b"@v2", 1),
+        data[:hint] + b"#" + data[hint:],
+        data + b"x",
+    ):
+        file.write_bytes(spoilt)
         assert run_script(file, pub).returncode == 1
-        data = inclusion.encode()
-        hint = data.rindex(b" ") + 2
-        for spoilt in (data.replace(b"@v1", b"@v2", 1), data[:hint] + b"#" + data[hint:], data + b"x"):
-            file.write_bytes(spoilt)
-            assert run_script(file, pub).returncode == 1
 
 
 def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provider, customer):
