@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 from exporters.engine import ENTRY_POINTS
+from scripts.binaries import find_programs
 from scripts.mariadb import MariadbServer, find_mariadb
 from scripts.network.toxiproxy import Toxiproxy
 from scripts.postgresql import PostgresServer
@@ -149,8 +150,14 @@ def _place(path: str) -> int:
     return next(places, len(LONGEST))
 
 
-def pytest_collection_finish() -> None:
-    """Let the collector of garbage look no more at what lives until the end: all modules, all tests."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the servers that are not there yet: that takes minutes, more than a test and its fixtures have together.
+    Let the collector of garbage look no more at what lives until the end: all modules, all tests.
+    """
+    if any("servers" in getattr(item, "fixturenames", ()) for item in session.items):
+        with suppress(ServerError):  # each test says so, too
+            for _ in find_programs(()):
+                pass
     gc.collect()
     gc.freeze()
 

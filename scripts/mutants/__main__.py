@@ -266,7 +266,7 @@ class Trials:
         self._write(path, code)
         try:
             name = module.removesuffix(".py").replace("/", ".")
-            options = ["-x", f"--timeout={seconds:.0f}"]
+            options = ["-x", f"--timeout={seconds:.0f}", "-o", "timeout_func_only=true"]
             return self._runner.run(tests, options, timeout=all_seconds, module=name)
         finally:
             self._write(path, original)

@@ -173,7 +173,7 @@ def stop(server, number):
             os.kill(process, number)
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(100, func_only=True)
 @pytest.mark.parametrize("failing", [Cutover, CutoverBuckets])
 def test_an_error_of_databases_or_buckets_ends_the_proof_of_the_others(shared_move, monkeypatch, failing):
     old, _ = shared_move

@@ -445,7 +445,7 @@ def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
             feeds.close()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(60, func_only=True)
 def test_a_connection_whose_end_came_with_its_last_answer_is_no_wait_without_end(postgres, monkeypatch):
     """The network is cut right after the transaction began; a busy program sees both at once."""
     begin = snapshot_transaction.Transaction.begin_for

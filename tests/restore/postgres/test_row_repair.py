@@ -81,7 +81,7 @@ def test_a_publication_of_tables_that_the_role_may_not_see_refuses_nothing(other
     assert fetch(destination, "SELECT a FROM loose") == [(1,)]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(60, func_only=True)
 def test_a_rule_that_acts_on_replicas_is_named_and_waits_for_nobody(postgres, other_postgres):
     """To disable it takes a lock that the repair's own readers keep away."""
     source, destination = postgres.database(), other_postgres.database()
