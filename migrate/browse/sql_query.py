@@ -10,7 +10,8 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +171,22 @@ def _result(duck: duckdb.DuckDBPyConnection, query: str, *, as_json: bool) -> Re
     value = _json_value if as_json else _text_value
     values = ", ".join(map(value, columns, kinds))
     names, types = list(relation.columns), [str(type_) for type_ in relation.types]
-    duck.execute(f"SELECT {values} FROM (\n{query}\n) AS q({', '.join(columns)})")
+    statement = f"SELECT {values} FROM (\n{query}\n) AS q({', '.join(columns)})"
+    _interruptible(duck, duck.execute, statement)
     return Result(names, types, _rows(duck, [as_json and kind in _NESTED for kind in kinds]))
+
+
+def _interruptible(duck: duckdb.DuckDBPyConnection, work: Callable[[Any], Any], argument: object) -> Any:
+    """Do work of DuckDB's in another thread, and end it where this one is interrupted. In its own thread DuckDB ends
+    minutes after Ctrl-C, as an error.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="moveout-sql") as threads:
+        future = threads.submit(work, argument)
+        try:
+            return future.result()
+        except BaseException:
+            duck.interrupt()
+            raise
 
 
 def _text_value(column: str, kind: str) -> str:
@@ -192,7 +207,7 @@ def _json_value(column: str, kind: str) -> str:
 
 def _rows(duck: duckdb.DuckDBPyConnection, parsed: Sequence[bool]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows; ``parsed``: which columns are JSON texts."""
-    while batch := duck.fetchmany(_ROWS_AT_ONCE):
+    while batch := _interruptible(duck, duck.fetchmany, _ROWS_AT_ONCE):
         if not any(parsed):
             yield from batch
             continue

@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 
 import duckdb
@@ -204,3 +207,22 @@ def test_without_duckdb_the_error_says_how_to_install_it(alone):
         True,
         True,
     )
+
+
+def test_a_long_query_ends_with_ctrl_c(alone):
+    """DuckDB looks at signals by itself, and ended minutes later, as a defect."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    reader = BundleReader(open_location(str(alone)))
+    query = "SELECT count(*) FROM range(100000000000)"
+    before = signal.signal(signal.SIGINT, stop)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), contextlib.ExitStack() as stack:
+            stack.enter_context(sql_query.run(reader, query, as_json=False))
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
