@@ -37,14 +37,13 @@ def old(minio: S3Server, other_minio: S3Server) -> Move:
     return Move(make_old_shop(minio), make_old_shop(other_minio))
 
 
-def history(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
-    """What each key has been, without records of syncs, by a client that knows nothing of moveout."""
-    found = read_history(shop.server, shop.name)
-    return {key: rows for key, rows in found.items() if not key.startswith(".moveout-sync/")}
+def history(shop: Shop, prefix: str = "") -> dict[str, list[tuple[Any, ...]]]:
+    """What each key has been, by a client that knows nothing of moveout."""
+    return read_history(shop.server, shop.name, prefix)
 
 
 def bodies(shop: Shop, key: str) -> list[Any]:
-    return [row[-1] if not row[0] else None for row in history(shop).get(key, ())]
+    return [row[-1] if not row[0] else None for row in history(shop, key).get(key, ())]
 
 
 def versions(shop: Shop) -> set[tuple[str, str]]:

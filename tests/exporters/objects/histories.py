@@ -54,9 +54,10 @@ def _make_key(shop: Shop, number: int, versions: int, rng: random.Random, until:
     return count
 
 
-def read_history(server: S3Server, bucket: str) -> dict[str, list[tuple[Any, ...]]]:
+def read_history(server: S3Server, bucket: str, prefix: str = "") -> dict[str, list[tuple[Any, ...]]]:
     """Return what each key has been, oldest first: as the ``minio`` SDK sees it, in the order of MinIO's listing. The
     SDK loses that order, since it reads versions before delete markers; their times may be the same millisecond.
+    Records of syncs are not read.
     """
     client = Minio(
         urlsplit(server.endpoint).netloc,
@@ -66,7 +67,11 @@ def read_history(server: S3Server, bucket: str) -> dict[str, list[tuple[Any, ...
         region="us-east-1",
     )
     places = {version: place for place, version in enumerate(_listed_versions(server, bucket))}
-    listed = list(client.list_objects(bucket, recursive=True, include_version=True))
+    listed = [
+        one
+        for one in client.list_objects(bucket, prefix, recursive=True, include_version=True)
+        if not one.object_name.startswith(".moveout-sync/")
+    ]
     listed.sort(key=lambda one: places[one.object_name, one.version_id], reverse=True)
     found: dict[str, list[tuple[Any, ...]]] = {}
     with ThreadPoolExecutor(4) as pool:
@@ -97,18 +102,20 @@ def _seen(client: Minio, bucket: str, one: Any) -> Iterator[Any]:
         return
     yield one.size
     yield one.etag
-    stat = client.stat_object(bucket, one.object_name, version_id=one.version_id)
-    kept = {name.lower(): value for name, value in stat.metadata.items()}
+    body = client.get_object(bucket, one.object_name, version_id=one.version_id)
+    try:
+        kept = {name.lower(): value for name, value in body.headers.items()}
+        data = body.read()
+    finally:
+        body.close()
+        body.release_conn()
     yield {
         name: value
         for name, value in kept.items()
         if name.startswith(("x-amz-meta-", "x-amz-object-lock")) or name in {"cache-control", "content-type"}
     }
-    tags = client.get_object_tags(bucket, one.object_name, version_id=one.version_id)
+    tags = None
+    if "x-amz-tagging-count" in kept:
+        tags = client.get_object_tags(bucket, one.object_name, version_id=one.version_id)
     yield dict(tags or {})
-    body = client.get_object(bucket, one.object_name, version_id=one.version_id)
-    try:
-        yield body.read()
-    finally:
-        body.close()
-        body.release_conn()
+    yield data
