@@ -93,6 +93,13 @@ def mariadb_source(server, rows=1000):
     return url, end_sessions, connection
 
 
+MOST_KINDS = pytest.mark.parametrize(
+    ("kind", "make"),
+    [("postgres", postgres_source), pytest.param("mariadb", mariadb_source, marks=pytest.mark.torture)],
+)
+"""What happens after a session was lost is the same for both."""
+
+
 @pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
 def test_what_is_missing_is_read_under_a_new_snapshot(kind, make, request, tmp_path):
     url, end_sessions, connection = make(request.getfixturevalue(kind))
@@ -229,7 +236,7 @@ def test_what_is_followed_gets_a_new_base_and_the_old_one_is_removed_from_the_se
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
+@MOST_KINDS
 def test_a_server_that_takes_a_while_to_begin_anew_is_waited_for(kind, make, servers, tmp_path):
     server = getattr(servers, kind)(f"anew-{kind}")
     url, _, connection = make(server)
@@ -293,7 +300,7 @@ def test_a_source_is_waited_for_until_it_begins_anew_but_not_for_ever(tmp_path, 
     assert source.opened > (3 if refusals == 3 else 1)
 
 
-@pytest.mark.parametrize(("kind", "make"), [("postgres", postgres_source), ("mariadb", mariadb_source)])
+@MOST_KINDS
 def test_a_holder_that_ends_after_the_last_row_costs_a_new_snapshot_too(kind, make, request, tmp_path):
     """Its locks are gone with it: a table that was replaced since would look empty, and be counted as empty."""
     url, end_sessions, connection = make(request.getfixturevalue(kind))

@@ -1,7 +1,6 @@
 """``clean --changes`` after ``kill -9`` at any moment of following: nothing of ours stays at either server."""
 
 import secrets
-import subprocess
 import time
 
 import pytest
@@ -9,8 +8,8 @@ import pytest
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.move_case import write_move_case
+from tests.tools.processes import forked
 from tests.tools.waiting import eventually
-from tests.torture.command import MOVEOUT
 
 TABLES = """
 CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE keyless (n int);
@@ -38,19 +37,6 @@ def sides(postgres, other_postgres, tmp_path, monkeypatch):
     return old, new
 
 
-def kill(words, seconds, ready=lambda: True):
-    """Kill a command some time after it is ready."""
-    process = subprocess.Popen(
-        [MOVEOUT, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        eventually(ready)
-        time.sleep(seconds)
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.parametrize(
     ("moment", "seconds"),
     [
@@ -61,7 +47,7 @@ def kill(words, seconds, ready=lambda: True):
         for seconds in (0.1, 0.6, 1.5, 2.5)
     ],
 )
-def test_nothing_of_ours_stays(sides, moment, seconds):
+def test_nothing_of_ours_stays(sides, tmp_path, moment, seconds):
     old, new = sides
     case = ("-c", "moveout.toml")
     words = {
@@ -79,7 +65,9 @@ def test_nothing_of_ours_stays(sides, moment, seconds):
     def has_slot():
         return any(word.startswith("slot") for (word,) in fetch(old, OURS))
 
-    kill(words, seconds, has_slot)
+    with forked(words, tmp_path):
+        eventually(has_slot)
+        time.sleep(seconds)
     if moment == "cutover":
         released = call("cutover", *case, "--undo")
         assert released.code in {0, 2, 7}, released

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from contextlib import closing, nullcontext, suppress
@@ -24,11 +23,11 @@ from migrate.errors import BusyError
 from migrate.follow.cutover import Cutover
 from migrate.restore.postgres.changes import change_writer
 from migrate.storage.registry import open_location
-from tests.cli.conftest import MOVEOUT, call
+from tests.cli.conftest import call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.follow.move_case import write_move_case
 from tests.tools.clients import boto_client
-from tests.tools.processes import killed_at_end
+from tests.tools.processes import forked
 from tests.tools.waiting import be_impatient, eventually
 
 BANK = """
@@ -118,50 +117,41 @@ def shared_move(moved, monkeypatch):
 
 
 def test_under_the_hold_a_silent_server_is_waited_for_a_while_and_the_old_side_is_released(
-    servers, tmp_path, monkeypatch
+    shared_move, other_postgres, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)
-    old, new = (
-        servers.postgres(f"{side}-silent-held", settings=["wal_level=logical"]) for side in ("old", "new")
-    )
-    old_url, new_url = old.database(), new.database()
-    run_sql(old_url, BANK)
-    write_move_case(tmp_path, old_url, new_url)
+    old, _ = shared_move
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes"]
     prove = Cutover.prove
 
     def prove_in_silence(cutover):
-        stop(new, signal.SIGSTOP)
+        stop(other_postgres, signal.SIGSTOP)
         return prove(cutover)
 
     try:
-        for step in ("export", "restore"):
-            assert call(step, "-c", "moveout.toml").code == 0
         with monkeypatch.context() as patch:
             be_impatient(patch)
             patch.setattr(Cutover, "prove", prove_in_silence)
-            refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+            refused = call(*words)
     finally:
-        stop(new, signal.SIGCONT)
+        stop(other_postgres, signal.SIGCONT)
     assert refused.code == SourceUnreachableError.exit_code, refused
     assert "the command ends at about" in refused.err
     assert not Path("moveout-cutover.json").exists()
-    run_sql(old_url, "INSERT INTO keyless VALUES ('the old side is in use')")
-    switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    run_sql(old, "INSERT INTO keyless VALUES ('the old side is in use')")
+    switched = call(*words)
     assert switched.code == 0, switched
-    stop(new, signal.SIGSTOP)
+    stop(other_postgres, signal.SIGSTOP)
     be_impatient(monkeypatch)
     try:
         undone = call("cutover", "-c", "moveout.toml", "--undo")
     finally:
-        stop(new, signal.SIGCONT)
+        stop(other_postgres, signal.SIGCONT)
     assert undone.code == 3, undone
     assert "what the new side of app has since could not be read: postgresql://" in " ".join(
         undone.out.split()
     )
-    run_sql(old_url, "INSERT INTO keyless VALUES ('the old side is in use again')")
+    run_sql(old, "INSERT INTO keyless VALUES ('the old side is in use again')")
     assert call("cutover", "-c", "moveout.toml", "--undo").code == 2
-    for server in (old, new):
-        servers.end(server)
 
 
 def stop(server, number):
@@ -203,19 +193,19 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     assert exported.code == 0, exported
     assert call("restore", "-c", "moveout.toml").code == 0
     (restored,) = fetch(new, "SELECT count(*) FROM log")
-    words = [MOVEOUT, "follow", "-c", "moveout.toml", "--json"]
-    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follow:
+    with forked(["follow", "-c", "moveout.toml", "--json"], tmp_path) as follow:
         eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [restored])
         foreseen = call("cutover", "-c", "moveout.toml", "--dry-run", "--hold")
         assert foreseen.code == 0, foreseen
         assert "ALTER DATABASE" in foreseen.out
         assert "would take app over from the moveout follow that is at work" in foreseen.out
-        assert follow.poll() is None
+        assert follow.process.is_alive()
         before = application.acknowledged
         switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--key", "key", "--json")
-        out, err = follow.communicate(timeout=60)
+        ended = follow.end()
     assert switched.code == 0, switched
-    assert (follow.returncode, json.loads(out)["result"]["handed_over"]) == (0, True), err
+    handed_over = json.loads(follow.out.read_text())["result"]["handed_over"]
+    assert (ended, handed_over) == (0, True), follow.err.read_text()
     application.wait()
     assert application.acknowledged > before > 0
     assert fetch(new, "SELECT sum(balance) FROM accounts") == [(5000,)]
@@ -455,8 +445,8 @@ def test_a_session_that_was_just_at_work_at_the_destination_is_waited_for(move, 
 def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tmp_path):
     old, new = move
     application = Application(old)
-    words = [MOVEOUT, "run", "-c", "moveout.toml", "--keep-following", "--json"]
-    with killed_at_end(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    words = ["run", "-c", "moveout.toml", "--keep-following", "--json"]
+    with forked(words, tmp_path):
         eventually((tmp_path / "bundle/tagmanifest-sha256.txt").exists)
     done = call("run", "-c", "moveout.toml")
     assert done.code == 0, done
@@ -464,15 +454,16 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
     assert "Followed: app." in done.out
     assert "moveout cutover -c moveout.toml --hold" in " ".join(done.out.split())
     (arrived,) = fetch(new, "SELECT count(*) FROM log")
-    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+    with forked(words, tmp_path) as second:
         eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [arrived])
         switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
-        out, err = second.communicate(timeout=120)
+        ended = second.end()
     assert switched.code == 0, switched
     application.wait()
     assert fetch(new, "SELECT count(*) FROM log") == [(application.acknowledged,)]
-    assert second.returncode == 0, err
-    assert "A cutover has begun, and goes on from here." in json.loads(out)["result"]["sentences"]
+    assert ended == 0, second.err.read_text()
+    sentences = json.loads(second.out.read_text())["result"]["sentences"]
+    assert "A cutover has begun, and goes on from here." in sentences
     run_sql(new, TRANSFER.format(1, 2))
     last = call("run", "-c", "moveout.toml")
     assert (last.code, "The switch was made at" in last.out) == (0, True), last
@@ -588,18 +579,17 @@ def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgr
     assert f"moveout cutover -c {work}/moveout.toml --hold" in " ".join(first.out.split())
     assert f"The working folder {work} takes" in " ".join(first.out.split())
     assert call(*words, "--dry-run").code == 0
-    for _ in range(2):
-        run_sql(old, TRANSFER.format(1, 2))
-        again = call(*words, "--json")
-        assert again.code == 0, again
-        assert steps_of(again) == {"export": None, "verify": None, "restore": None, "follow": ANY}
-        assert fetch(new, "SELECT count(*) FROM log") == fetch(old, "SELECT count(*) FROM log")
+    run_sql(old, TRANSFER.format(1, 2))
+    again = call(*words, "--json")
+    assert again.code == 0, again
+    assert steps_of(again) == {"export": None, "verify": None, "restore": None, "follow": ANY}
+    assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
     run_sql(old, TRANSFER.format(1, 2))
     undo = tmp_path / "undo.json"
     switched = call(*words, "--cutover", "--hold", "--yes", "--undo-file", undo, "--json")
     assert switched.code == 0, switched
     assert switched.json["result"]["cutover"]["switched"]
-    assert fetch(new, "SELECT count(*) FROM log") == [(3,)]
+    assert fetch(new, "SELECT count(*) FROM log") == [(2,)]
     assert call(*words, "--cutover").code == 0  # it is done
     case = ["-c", work / "moveout.toml"]
     assert call("cutover", *case, "--undo", "--undo-file", undo).code == 0
