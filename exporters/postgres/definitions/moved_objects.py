@@ -77,12 +77,21 @@ _OBJECTS = " UNION ALL ".join(
     f"SELECT oid::pg_catalog.int8, '{what}', {_DIGEST} FROM ({select}) AS objects"
     for what, select in _SELECTS.items()
 )
+_TRANSACTIONS = """
+SELECT pg_catalog.txid_current_snapshot()::pg_catalog.text WHERE NOT pg_catalog.pg_is_in_recovery()
+"""
+"""Which transactions are seen. Where these are the same, nothing was written since; a standby does not list those that
+are open.
+"""
 
 
 def moved_object(snapshot: psycopg.Connection[Any], present: psycopg.Connection[Any]) -> str:
     """Return an object of a snapshot that is not there by its name any more, as words; "" where there is none. What was
     made since does not count. Raises the driver's errors.
     """
+    seen_before = snapshot.execute(_TRANSACTIONS).fetchone()
+    if seen_before is not None and seen_before == present.execute(_TRANSACTIONS).fetchone():
+        return ""
     with snapshot.transaction():
         before = {*snapshot.execute(_OBJECTS.encode()).fetchall()}
     gone = before.difference(present.execute(_OBJECTS.encode()).fetchall())

@@ -118,15 +118,31 @@ SELECT rngmultitypid::pg_catalog.int8 FROM pg_catalog.pg_range WHERE rngmultityp
 """
 
 
+_PRESENT = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oprcode = 0),
+  EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attinhcount > 0 AND NOT attnotnull),
+  EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'n'),
+  EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proacl IS NOT NULL AND oid >= 16384),
+  EXISTS (SELECT FROM pg_catalog.pg_range WHERE rngtypid >= 16384)
+"""
+"""Whether there is anything of each kind at all. To plan the queries for entries takes a server longer than that."""
+
+
 def read_unwritten(holder: psycopg.Connection[Any], encoding: str, *, portable: bool) -> bytes:
     """Return entries in this encoding, for the end of pre-data, of what pg_dump does not write."""
-    many = holder.info.server_version >= _MULTIRANGES_VERSION
+    has_multiranges = holder.info.server_version >= _MULTIRANGES_VERSION
     parameters = {"portable": portable, "encoding": encoding, "progress": PROGRESS_SCHEMA, "oid": None}
-    entries = _entries(holder, _SHELLS, parameters) + _entries(holder, _NULLABLE, parameters)
-    entries += _entries(holder, _NOT_NULL_NAMES, parameters)
-    with suppress(*_NO_CHARACTERS):
-        entries += _entries(holder, _CONSTRUCTORS, parameters)
-    if many:
+    entries: list[bytes] = []
+    present = holder.execute(_PRESENT.encode()).fetchone()
+    assert present is not None
+    *are_there, has_functions, has_ranges = present
+    for objects, is_there in zip((_SHELLS, _NULLABLE, _NOT_NULL_NAMES), are_there, strict=True):
+        if is_there:
+            entries += _entries(holder, objects, parameters)
+    if has_functions:
+        with suppress(*_NO_CHARACTERS):
+            entries += _entries(holder, _CONSTRUCTORS, parameters)
+    if has_ranges and has_multiranges:
         try:
             entries += _entries(holder, _MULTIRANGES, parameters)
         except _NO_CHARACTERS:
