@@ -19,7 +19,7 @@ def content(location):
 def test_two_workers_make_the_bundle_that_threads_make(pair, minio, bucket, make_bucket, location, tmp_path):
     """Sealed and complete; two sources, objects in packs and by themselves."""
     other = make_bucket(minio)
-    fill(minio, bucket, small=30, large=6)
+    fill(minio, bucket, small=30, large=4)
     fill(minio, other, small=3)
     source = [
         f"{name}=s3://{one}?profile={minio.profile}" for name, one in (("media", bucket), ("more", other))

@@ -4,6 +4,7 @@ for less, whatever the source answers by then.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
@@ -40,12 +41,18 @@ from tests.faults import Fault, FaultPlan, Faulty, fail
 FAILED = Gap("13", "failed", "it could not be read")
 
 
+@pytest.fixture(scope="module")
+def incomplete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that was sealed without one number, to be copied."""
+    folder = tmp_path_factory.mktemp("incomplete") / "location"
+    assert go(open_location(str(folder)), Numbers(gaps={13: FAILED})).exit_code == 3
+    return folder
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> MultipartStore:
+def store(incomplete: Path, tmp_path: Path) -> MultipartStore:
     """A location where a bundle lies that was sealed without one number."""
-    store = open_location(str(tmp_path / "location"))
-    assert go(store, Numbers(gaps={13: FAILED})).exit_code == 3
-    return store
+    return open_location(str(shutil.copytree(incomplete, tmp_path / "location")))
 
 
 def go(store: MultipartStore, source: Numbers) -> ExportOutcome:

@@ -4,6 +4,7 @@ other sources are exported all the same.
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> MultipartStore:
-    """A location with an export that broke off after its first source."""
-    store = open_location(str(tmp_path / "location"))
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export that broke off after its first source, to be copied."""
+    folder = tmp_path_factory.mktemp("broken-off") / "location"
+    store = open_location(str(folder))
 
     def break_off() -> None:
         raise UnreachableError("the line is cut")
@@ -41,7 +43,13 @@ def store(tmp_path: Path) -> MultipartStore:
     with pytest.raises(UnreachableError):
         go(store, Numbers("other", "numbers://host/other", on_finish=break_off))
     assert store.read(layout.final_record("app"))
-    return store
+    return folder
+
+
+@pytest.fixture
+def store(broken_off: Path, tmp_path: Path) -> MultipartStore:
+    """A location with an export that broke off after its first source."""
+    return open_location(str(shutil.copytree(broken_off, tmp_path / "location")))
 
 
 def go(store: MultipartStore, other: Numbers) -> ExportOutcome:

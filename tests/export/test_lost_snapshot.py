@@ -372,7 +372,10 @@ def test_a_mariadb_table_that_was_truncated_once_the_holder_had_ended_is_read_un
     [
         "TRUNCATE t1",
         pytest.param("VACUUM FULL t1", marks=pytest.mark.torture),
-        "CREATE TABLE new (LIKE t1); ALTER TABLE t1 RENAME TO old; ALTER TABLE new RENAME TO t1",
+        pytest.param(
+            "CREATE TABLE new (LIKE t1); ALTER TABLE t1 RENAME TO old; ALTER TABLE new RENAME TO t1",
+            marks=pytest.mark.torture,
+        ),
     ],
 )
 def test_a_table_that_is_replaced_once_the_holder_has_ended_is_not_read(postgres, replacing):

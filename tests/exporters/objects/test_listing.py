@@ -55,14 +55,14 @@ def shard_ranges(workspace: Workspace) -> list[shards.ShardRange]:
     return shards.ordered(one for one in (shards.range_of(table, name) for table, name in tables) if one)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(KEYS, st.integers(1, 5))
 def test_any_keys_are_listed_once_and_in_order(keys: set[str], page_rows: int) -> None:
     bucket = MemoryListing(dict.fromkeys(keys, ("",)), page_rows=page_rows)
     assert found(bucket, Workspace()) == [(key, "") for key in sorted(keys)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.dictionaries(KEYS.map(lambda keys: max(keys, default="k")), st.integers(1, 20), max_size=20),
     st.integers(1, 5),
@@ -74,7 +74,7 @@ def test_so_are_any_versions(counts: dict[str, int], page_rows: int) -> None:
     assert found(bucket, Workspace()) == wanted
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(KEYS, st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=8))
 def test_what_was_killed_anywhere_goes_on(keys: set[str], page_rows: int, steps: list[int]) -> None:
     rows = {key: ["b", "a"] if len(key) % 2 else ["c"] for key in keys}
@@ -373,7 +373,7 @@ def test_what_fewer_listings_brought_is_not_counted_for_more(monkeypatch: pytest
     assert concurrency.reconsider(2) == 2  # of what two bring nothing is known yet
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(KEYS, st.integers(1, 4), st.data())
 def test_a_second_listing_in_known_parts_is_the_same(
     keys: set[str], page_rows: int, data: st.DataObject

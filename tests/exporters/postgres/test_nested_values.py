@@ -26,7 +26,7 @@ from tests.exporters.postgres.values import (
 from tests.tools.bundles import restore_whole
 
 quick = settings(
-    max_examples=6,
+    max_examples=3,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

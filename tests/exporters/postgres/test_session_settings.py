@@ -173,7 +173,7 @@ def counting(url: str) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("most", [2, 4])
+@pytest.mark.parametrize("most", [2, pytest.param(4, marks=pytest.mark.torture)])
 def test_never_more_connections_than_are_allowed(postgres, tmp_path, most):
     url = postgres.database()
     run_sql(url, "".join(f"CREATE TABLE t{n} AS SELECT generate_series(1, 20000) AS x;" for n in range(8)))

@@ -18,7 +18,7 @@ from tests.exporters.postgres.values import STRATEGIES, assert_comes_back, scrat
 
 FLOATS = st.lists(st.floats(width=64, allow_subnormal=True), min_size=1, max_size=200)
 quick = settings(
-    max_examples=30,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -128,7 +128,7 @@ def scratch(server):
     return scratch_table(server, "scratch", list(STRATEGIES))
 
 
-@settings(quick, max_examples=25)
+@settings(quick, max_examples=10)
 @given(st.lists(ROWS, min_size=1, max_size=20))
 def test_every_row_comes_out_of_parquet_as_the_servers_line(server, scratch, rows):
     """All types beside each other, NULLs among them, by way of a Parquet file."""

@@ -118,7 +118,7 @@ def read(reader, layout, pieces):
 
 
 @given(lines(), CUTS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_line_in_pieces_is_the_line(line, sizes):
     with read(read_line, LINES, cut(line, sizes)) as row:
         batch = LINES.batch(row.typed)
@@ -161,7 +161,7 @@ def payloads(draw):
 
 
 @given(payloads(), CUTS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_payload_in_pieces_is_the_payload(payload, sizes):
     with read(read_payload, PAYLOADS, cut(payload, sizes)) as row:
         batch = PAYLOADS.batch(row.typed)
