@@ -70,6 +70,11 @@ WHERE m.oid >= %(first)s AND (f.oid < %(first)s OR EXISTS (SELECT FROM pg_catalo
     WHERE d.classid = m.classid AND d.objid = m.object AND d.deptype = 'e')
 GROUP BY f.opfname, a.amname, n.nspname ORDER BY 1
 """
+_HAS_MEMBERS = """
+SELECT 1 WHERE EXISTS (SELECT FROM pg_catalog.pg_amop WHERE oid >= %(first)s)
+  OR EXISTS (SELECT FROM pg_catalog.pg_amproc WHERE oid >= %(first)s)
+"""
+"""Whether anybody has made one. To plan ``_MEMBERS`` takes a server longer than that."""
 _UNDUMPED = """
 SELECT o.type || ' ' || o.identity FROM (
   SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AS class, oid, pronamespace AS namespace
@@ -101,8 +106,9 @@ def read_system_objects(
     """
     values = {"entry": _ENTRY, "portable": portable, "encoding": encoding, "first": FIRST_OID}
     functions = b"".join(row[0] for row in holder.execute(_FUNCTIONS.encode(), values))
-    members = b"".join(row[0] for row in holder.execute(_MEMBERS.encode(), values))
-    return functions, members
+    if holder.execute(_HAS_MEMBERS.encode(), values).fetchone() is None:
+        return functions, b""
+    return functions, b"".join(row[0] for row in holder.execute(_MEMBERS.encode(), values))
 
 
 def undumped(holder: psycopg.Connection[Any]) -> list[Loss]:
