@@ -138,16 +138,22 @@ class BucketHost(StandaloneHost):
         return open_bucket(url, secrets={})
 
 
+@pytest.fixture(scope="module")
+def objects(minio, make_bucket):
+    """A bucket of small objects and a large one, which no test changes."""
+    bucket, client = make_bucket(minio), boto_client(minio.profile)
+    for number in range(20):
+        client.put_object(Bucket=bucket, Key=f"small/{number}", Body=b"x" * number)
+    client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))
+    return bucket
+
+
 class TestObjects(ExporterContract):
     """Small objects in several packs, and one large one."""
 
     @pytest.fixture(autouse=True)
-    def objects(self, minio, bucket):
-        self.name, self.profile = bucket, minio.profile
-        client = boto_client(minio.profile)
-        for number in range(20):
-            client.put_object(Bucket=bucket, Key=f"small/{number}", Body=b"x" * number)
-        client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))
+    def bucket_of_all(self, minio, objects):
+        self.name, self.profile = objects, minio.profile
 
     def open(self) -> Source:
         return ObjectExporter().open("app", f"s3://{self.name}?profile={self.profile}", BucketHost())

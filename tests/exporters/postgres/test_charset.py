@@ -28,6 +28,7 @@ _SINGLE = (
     *(f"WIN{n}" for n in (866, 874, *range(1250, 1259))),
     *("KOI8R", "KOI8U"),
 )
+_USUAL = {"LATIN1", "LATIN3", "WIN874", "WIN1252", "KOI8R"}
 _PLANES = {"EUC_JP": b"\x8f", "EUC_JIS_2004": b"\x8f", "EUC_TW": b"\x8e\xa1"}
 _HIGH = range(0xA1, 0xFF)
 
@@ -190,7 +191,10 @@ def test_letters_that_become_one_with_the_mark_behind_them_are_kept_as_bytes(ser
     assert not all(codec.is_faithful(piece) for piece in codec.whole(pieces))
 
 
-@pytest.mark.parametrize("encoding", _SINGLE)
+@pytest.mark.parametrize(
+    "encoding",
+    [pytest.param(encoding, marks=() if encoding in _USUAL else pytest.mark.torture) for encoding in _SINGLE],
+)
 def test_which_bytes_come_back_is_known(server, encoding):
     codes = codes_of(encoding)
     rows = server.execute(

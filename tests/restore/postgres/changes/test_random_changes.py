@@ -49,7 +49,7 @@ def check(follow, examples, chosen=None):
 
 
 def test_a_few_workloads(follow):
-    check(follow, 12)
+    check(follow, 6)
 
 
 @pytest.mark.torture
