@@ -61,13 +61,6 @@ UNION SELECT 'table ' || i.inhrelid::regclass, 'partition',
     ' a dump attaches it again: detach it on the destination'
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid AND c.relkind NOT IN ('i', 'I')
   WHERE (to_jsonb(i) ->> 'inhdetachpending')::bool
-UNION SELECT CASE WHEN l.classoid = 'pg_authid'::regclass THEN 'role ' || l.objoid::regrole
-    ELSE 'database ' || current_database() END, 'security label',
-    'that of ' || l.provider || ' is left out; set it again on the destination: ' || quote_literal(l.label)
-  FROM pg_shseclabel l WHERE l.classoid = 'pg_database'::regclass
-    AND l.objoid = (SELECT oid FROM pg_database WHERE datname = current_database())
-  OR l.classoid = 'pg_authid'::regclass AND l.objoid IN (SELECT r.oid FROM pg_roles r WHERE r.rolname IN (
-    SELECT name FROM ({roles}) AS using_it))
 UNION SELECT 'every role', 'setting',
     split_part(c.one, '=', 1) || ' is set for all of the server (ALTER ROLE ALL); set it again on the destination'
   FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c(one) WHERE s.setdatabase = 0 AND s.setrole = 0
@@ -79,7 +72,18 @@ UNION SELECT 'prepared transaction ' || gid, 'all of it',
 UNION SELECT 'replication slot ' || slot_name, 'all of it', 'it is of this server; make it again on the destination'
   FROM pg_replication_slots WHERE database = current_database()
 """
-_LOSSES = _LOSSES.replace("{roles}", ROLES)
+_SHARED_LABELS = f"""
+SELECT CASE WHEN l.classoid = 'pg_authid'::regclass THEN 'role ' || l.objoid::regrole
+    ELSE 'database ' || current_database() END, 'security label',
+    'that of ' || l.provider || ' is left out; set it again on the destination: ' || quote_literal(l.label)
+  FROM pg_shseclabel l WHERE l.classoid = 'pg_database'::regclass
+    AND l.objoid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  OR l.classoid = 'pg_authid'::regclass AND l.objoid IN (SELECT r.oid FROM pg_roles r WHERE r.rolname IN (
+    SELECT name FROM ({ROLES}) AS using_it))
+ORDER BY 1, 3
+"""
+_HAS_SHARED_LABELS = "SELECT 1 WHERE EXISTS (SELECT FROM pg_shseclabel)"
+"""Servers rarely have any. To plan ``_SHARED_LABELS`` takes longer than to ask that."""
 _LABELS_OF_LARGE_OBJECTS = """
 SELECT 'large object ' || l.objoid, 'security label',
   'that of ' || l.provider || ' is left out; set it again on the destination: ' || quote_literal(l.label)
@@ -120,6 +124,8 @@ def losses_of(holder: psycopg.Connection[Any], tables: Sequence[PostgresTable]) 
     losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}", finished=finished) for (finished,) in rows]
     values = {"secret": f"^(?:{TELLTALE})$", "read": [table.oid for table in tables]}
     losses += [Loss(*row) for row in holder.execute(_LOSSES, values)]
+    if holder.execute(_HAS_SHARED_LABELS).fetchone() is not None:
+        losses += [Loss(*row) for row in holder.execute(_SHARED_LABELS)]
     if holder.info.server_version >= _PARAMETERS_VERSION:
         losses += [Loss(*row) for row in holder.execute(_OF_PARAMETERS)]
     return [*_table_losses(tables), *losses, *_subscriptions(holder)]
