@@ -278,7 +278,7 @@ def test_a_slot_that_waits_for_a_transaction_of_others_holds_up_no_seal(postgres
         struck_at = threads.submit(strike_when_the_slot_waits)
         with open_sources({"app": endpoint}) as (app,):
             sealed = export([first, app], store, workers=1, progress=Silent(), options=options)
-        assert time.monotonic() - struck_at.result() < 10
+        assert time.monotonic() - struck_at.result() < 30
         assert {source.name: source.items for source in sealed.sources} == {"first": 95, "app": 0}
         (source,) = sealed.broken
         assert isinstance(source.error, SealTimeError)
