@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
-from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
 from migrate.restore.source_restore import finished_restores, missing_from, require_content
@@ -169,6 +170,8 @@ class Verified(Struct, frozen=True):
     """Sources that could not be compared."""
     detailed: bool = True
     """Whether it tells of each source, or only where something differs."""
+    lost: Mapping[str, int] = {}
+    """The properties that the bundle could not represent, and of how many items; only where all of it was read."""
 
     @property
     def exit_code(self) -> int:
@@ -228,6 +231,7 @@ class Verified(Struct, frozen=True):
             "complete": self.complete,
             "seconds": self.seconds,
             **as_dict(self.outcome),
+            "lost": dict(self.lost),
             "findings": [finding.as_json() for finding in self.outcome.findings],
             "compared": [comparison.as_json() for comparison in self.compared],
             "failed": [failure.as_json() for failure in self.failures],
@@ -252,6 +256,10 @@ class Verified(Struct, frozen=True):
                 console.print(f"→ {EXTRA_STEP}; then verify again")
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
+            if self.lost:
+                words = list_words([f"{name} ({count_words(count)})" for name, count in self.lost.items()])
+                where = "the bundle's data/losses.parquet lists all"
+                console.print(Text(f"Could not be represented: {words}; {where}", style="dim"))
         self.signed.draw(console)
         for comparison in self.compared:
             if self.detailed or not comparison.agrees:
@@ -341,10 +349,16 @@ def run_verify(
             complete=sealed is None or sealed.complete,
             failures=failures,
             detailed=session.is_detailed(len(against)),
+            lost=_lost(store) if deep else {},
         )
         note = session.progress.note
         record_if_allowed(store, options.keys, "verified", verified.log_details(), note)
         return verified
+
+
+def _lost(store: MultipartStore) -> dict[str, int]:
+    """Return of how many items each property is lost, the most frequent first."""
+    return dict(Counter(loss.property for _, loss in BundleReader(store).losses()).most_common())
 
 
 def _readable(store: MultipartStore) -> BundleReader | None:

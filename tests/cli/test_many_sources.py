@@ -67,6 +67,7 @@ def test_an_export_says_what_it_cannot_represent_and_where_all_of_it_is_listed(c
     words = "the bundle's data/losses.parquet lists all"
     alone = call("export", f"six=sqlite://{tmp_path}/old", "--to", tmp_path / "alone").out
     assert f"  cannot be represented: one moment of files; {words}\n" in alone
+    assert f"\nCould not be represented: one moment (1); {words}\n" in call("verify", tmp_path / "alone").out
     for name in DATABASES:
         (tmp_path / name).mkdir()
         for copy in ("one", "two"):
