@@ -63,7 +63,7 @@ def examine(request: ExamineRequest) -> Examination:
         finding = request.missing(location.bucket, exc, fix)
         return Examination({"server": server_words(destination.reader), "ready": "missing"}, [finding])
     except NotAllowedError as exc:
-        fix = iam.on_bucket(location, server, *_LISTS)
+        fix = iam.fix_of(exc, iam.on_bucket(location, server, *_LISTS))
         finding = Finding("blocks", "rights", location.bucket, str(exc), "Nothing of it comes up.", fix)
         facts = {"server": server_words(destination.reader), "rights": "refused"}
         return Examination(facts, [finding], error=exc)

@@ -75,7 +75,7 @@ def examine(request: ExamineRequest) -> Examination:
     try:
         bucket.check()
     except NotAllowedError as exc:
-        fix = iam.on_bucket(location, server, "ListBucket")
+        fix = iam.fix_of(exc, iam.on_bucket(location, server, "ListBucket"))
         consequence = "Nothing of the bucket is exported."
         finding = Finding("blocks", "rights", location.bucket, str(exc), consequence, fix)
         words = {"server": server_words(bucket), "rights": "refused", "clock": clock_words(skew)}

@@ -9,7 +9,9 @@ from typing import Any
 from msgspec import Struct
 
 from exporters.doctor import Fix
+from migrate.errors import MoveoutError
 from migrate.storage.s3.client import S3Location
+from migrate.storage.s3.http.messages import concerns_bucket
 
 ACTIONS_OF_SETTINGS = {
     "location": "GetBucketLocation",
@@ -83,6 +85,18 @@ def summary(text: str) -> list[str]:
         f"allow {', '.join(item['Action'])} on {', '.join(item['Resource'])}"
         for item in json.loads(text)["Statement"]
     ]
+
+
+def fix_of(error: MoveoutError, rights: Fix) -> Fix:
+    """Return what mends that a server refuses: ``rights``; else, where the keys or the clock are wrong, what the error
+    says, for no policy helps then.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MoveoutError) and concerns_bucket(cause):
+            return Fix("advice", error.next_step)
+        cause = cause.__cause__
+    return rights
 
 
 def on_bucket(location: S3Location, server: str, *actions: str) -> Fix:

@@ -123,7 +123,7 @@ def _writes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
         store.delete(key)
     except NotAllowedError as exc:
         is_read_only = isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EROFS
-        fix = Fix("advice", exc.next_step) if is_read_only else _rights(store, location)
+        fix = Fix("advice", exc.next_step) if is_read_only else _rights(store, location, exc)
         yield Finding("blocks", "rights", location.shown, str(exc), _NO_BUNDLE, fix)
     except NoSpaceError as exc:
         advice = Fix("advice", "make room, or name another location")
@@ -133,14 +133,17 @@ def _writes(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
         yield Finding("blocks", exc.code, location.shown, str(exc), _NO_BUNDLE, fix)
 
 
-def _rights(store: MultipartStore, location: Endpoint) -> Fix:
+def _rights(store: MultipartStore, location: Endpoint, error: NotAllowedError) -> Fix:
     if store.free_bytes() is None:
-        return Fix(
+        from migrate.doctor.iam import fix_of  # noqa: PLC0415  it imports botocore
+
+        rights = Fix(
             "advice",
             "allow s3:PutObject, s3:GetObject, s3:DeleteObject, s3:AbortMultipartUpload and"
             " s3:ListMultipartUploadParts on the location, and s3:ListBucket and s3:ListBucketMultipartUploads"
             " on its bucket",
         )
+        return fix_of(error, rights)
     path = shlex.quote(location.url.removeprefix("file://"))
     return Fix("shell", f"mkdir -p {path} && chown {_own_user()} {path} && chmod u+rwx {path}")
 
@@ -179,4 +182,6 @@ def _multipart(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:
         list(store.uploads(key))
     except NotAllowedError as exc:
         consequence = "Large files cannot be written there."
-        yield Finding("blocks", "multipart", location.shown, str(exc), consequence, _rights(store, location))
+        yield Finding(
+            "blocks", "multipart", location.shown, str(exc), consequence, _rights(store, location, exc)
+        )

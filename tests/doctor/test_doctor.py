@@ -503,3 +503,22 @@ def test_what_an_account_lacks_for_the_hold_of_a_cutover_is_named(mysql, mariadb
     [whole] = hold_findings(Endpoint(urls[0], follow=True))
     assert "cannot make one database read-only" in whole.problem
     assert "--whole-server" in whole.fix.text
+
+
+def test_wrong_keys_are_not_mended_by_a_policy(minio, bucket, monkeypatch, tmp_path):
+    profile = extra_profile(monkeypatch, tmp_path, minio, secret_key="another-secret")
+    url = f"s3://{bucket}?profile={profile}"
+    case = case_of(
+        tmp_path / "case.toml",
+        [("media", url)],
+        [("media", url)],
+        bundle=f"s3://{bucket}/b?profile={profile}",
+    )
+    done = doctor("-c", case)
+    assert done.code == 4
+    findings = [one for entry in done.examined for one in entry["findings"]]
+    fixes = [one["fix"] for one in findings if (one["severity"], one["check"]) == ("blocks", "rights")]
+    assert len(fixes) >= 2, fixes
+    assert {(fix["kind"], "check aws_secret_access_key" in fix["text"]) for fix in fixes} == {
+        ("advice", True)
+    }
