@@ -16,6 +16,7 @@ from botocore.credentials import Credentials
 from migrate.storage.s3.errors import CREDENTIAL_ERRORS
 
 _log = logging.getLogger(__name__)
+_making = threading.Lock()
 _LEAST_SECONDS = 1.0
 """Many requests fail at once: they are read again once for all of them."""
 _EXPIRED = {"ExpiredToken", "TokenRefreshRequired", "InvalidToken", "InvalidTokenId", "InvalidAccessKeyId"}
@@ -62,9 +63,10 @@ class RenewableCredentials(Credentials):  # type: ignore[misc]  # botocore has n
 
 def make_renewable(boto_session: Any) -> None:
     """Let credentials of a session be read again, where they were given apart from it and have a token."""
-    credentials = boto_session.get_credentials()
-    if type(credentials) is Credentials and credentials.token and credentials.method != _GIVEN:
-        boto_session._credentials = RenewableCredentials(boto_session, credentials)  # noqa: SLF001  no other way in
+    with _making:  # all clients of a session read the same ones
+        credentials = boto_session.get_credentials()
+        if type(credentials) is Credentials and credentials.token and credentials.method != _GIVEN:
+            boto_session._credentials = RenewableCredentials(boto_session, credentials)  # noqa: SLF001  no other way in
 
 
 def renewed(credentials: Any, code: str, *, is_head: bool) -> bool:
