@@ -261,6 +261,8 @@ def connect_once(
         uncancelled(lambda: connection.execute(f"{pin_statement()}; {settings}".encode()))
     except psycopg.Error as exc:
         connection.close()
+        if sqlstate(exc) == _BY_A_POOLER:
+            raise SourceUnreachableError(in_one_line(exc), about=address.url, next_step=_POOLER_STEP) from exc
         raise translate(exc, address.url) from exc
     except SourceUsageError:
         connection.close()
@@ -473,6 +475,10 @@ _POOLER_STEP = (
     "a pooler answers for the server, which has not let it in: see the pooler's log, or give the URL of the server"
     " itself"
 )
+_BY_A_POOLER = psycopg.errors.ProtocolViolation.sqlstate
+"""PgBouncer has this code for all its errors. It may let us in (1.18), and answer the first statement with what the
+server has said to it.
+"""
 _REFUSES_TLS = "rejected SSL upgrade"
 """asyncpg's words; its minor version is pinned."""
 

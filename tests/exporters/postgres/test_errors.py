@@ -131,6 +131,7 @@ def test_a_pooler_that_the_server_does_not_let_in_is_not_silent(postgres, monkey
     assert isinstance(error, SourceUnreachableError)
     assert not isinstance(error, SourceSilentError)
     assert "permission denied for database" in str(error)
+    assert "see the pooler's log" in error.next_step
 
 
 def test_a_server_that_is_not_there_is_unreachable():
