@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.bundle import canonical_json
+from migrate.bundle import canonical_json, layout
 from migrate.custody import bundle_hold
 from migrate.custody.log import custody_log, entry
 from migrate.custody.log.entry import CustodyEvent
@@ -293,6 +293,9 @@ def test_the_command_counts_from_what_was_noted(location, make_key):
     assert call("clock", bundle, "--at", "2026-04-01").code == 9
     assert call("custody", "note", bundle, "no tice", "--key", key).code == 2
     assert call("clock", bundle, "--rules", "no-such").code == 2
+    (Path(bundle) / layout.CUSTODY_LOG).write_text("torn")
+    torn = call("clock", bundle)
+    assert (torn.code, f"moveout custody verify file://{bundle} says" in torn.err) == (6, True), torn.err
 
 
 def test_an_entry_of_a_stranger_counts_for_nothing(location, provider, make_key, tmp_path):

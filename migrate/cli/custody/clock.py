@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -126,7 +127,7 @@ def clock_command(
             first.key,
             expected="a custody log in order",
             found=first.what,
-            next_step="moveout custody verify says more",
+            next_step=f"moveout custody verify {shlex.quote(store.location)} says more",
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
     trust, receipts = load_trust(None, loaded), documents.read_all(store, "receipt")[0]
