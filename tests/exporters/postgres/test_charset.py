@@ -16,6 +16,9 @@ from tests.exporters.postgres.databases import column, dump_bytes, export_databa
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
 from tests.parquet import check_parquet
 from tests.tools.bundles import differences, read_bundle, restore_from, restore_whole
+from tests.tools.long_rows import long_rows, short_long_rows
+
+__all__ = ["short_long_rows"]
 
 _CONVERSION = """
 CREATE FUNCTION pg_temp.comes_back(code bytea, encoding text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
@@ -166,11 +169,13 @@ def test_long_values_that_are_not_the_same_by_way_of_utf8_come_back(
     url, destination = make_databases(encoding, postgres, other_postgres)
     script = (
         b"CREATE TABLE t (id int, a text, b text, c text[], x text); INSERT INTO t VALUES"
-        b" (1, repeat('ab,c\"%u', 20000) || '%s', repeat('%u', 70000), ARRAY['%s'], repeat('x', 9000000)),"
-        b" (2, '%s', repeat('x', 70000), ARRAY[repeat('abcd', 2500000), '%s'], '%u')"
+        b" (1, repeat('ab,c\"%u', 20000) || '%s', repeat('%u', 70000), ARRAY['%s'], repeat('x', 2300000)),"
+        b" (2, '%s', repeat('x', 70000), ARRAY[repeat('abcd', 600000), '%s'], '%u')"
     )
     run_bytes(url, script.replace(b"%s", strange).replace(b"%u", usual))
-    assert export_database(url, tmp_path / "bundle").complete
+    with long_rows() as long:
+        assert export_database(url, tmp_path / "bundle").complete
+    assert len(long) == 2
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, [row for row in reader.catalog() if row.kind == "table"]) == []
     restore_whole(reader, "app", destination, workers=2)
