@@ -100,10 +100,15 @@ def there(location, locked, provider):
     """A signed bundle in it: (store, object_lock)."""
     sign_bundle(location, provider)
     store = open_location(locked[2])
-    for key, data in contents(location).items():
-        store.put(key, data)
+    put_files(location, store)
     record_seal(store, provider, [provider])
     return store, open_object_lock(locked[2])
+
+
+def put_files(origin: MultipartStore, destination: MultipartStore) -> None:
+    """Put a bundle at another location as it is. A transfer does more, which only tests of transfers need."""
+    for key, data in contents(origin).items():
+        destination.put(key, data)
 
 
 def in_memory(location: MultipartStore) -> Memory:

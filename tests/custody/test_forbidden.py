@@ -28,9 +28,9 @@ from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
 from migrate.storage.s3.access.sts_sessions import TokenService
-from migrate.transfer.run import transfer
 from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
+from tests.custody.conftest import put_files
 from tests.custody.holding import SECRET, allowing, ordinary_user
 from tests.export.sources import Numbers
 from tests.tools.clients import boto_client
@@ -103,7 +103,7 @@ def kept(minio, make_key, tmp_path_factory) -> Kept:
     client.put_object(Bucket=bucket, Key="acme/bundle-2", Body=b"other")
     url = f"s3://{bucket}/acme/bundle?profile={minio.profile}"
     store = open_location(url)
-    transfer(location, store, workers=2, progress=Silent())
+    put_files(location, store)
     record_seal(store, signer, [signer])
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=True)
     held = bundle_hold.place(

@@ -27,9 +27,9 @@ from migrate.storage.s3 import client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
 from migrate.storage.s3.access.sts_sessions import TokenService
-from migrate.transfer.run import transfer
 from migrate.verify.run import Level, verify
 from tests.cli.conftest import call
+from tests.custody.conftest import put_files
 from tests.tools.clients import boto_client
 from tests.tools.pages import assert_harmless, parse
 
@@ -40,7 +40,7 @@ def there(location, minio, bucket, provider):
     url = f"s3://{bucket}/acme/bundle?profile={minio.profile}"
     sign_bundle(location, provider)
     store = open_location(url)
-    transfer(location, store, workers=2, progress=Silent())
+    put_files(location, store)
     record_seal(store, provider, [provider])
     boto_client(minio.profile).put_object(Bucket=bucket, Key="acme/bundle-2", Body=b"other")
     return url, store

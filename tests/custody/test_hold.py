@@ -19,9 +19,16 @@ from migrate.custody.signing.bundle_signatures import root_of
 from migrate.errors import BusyError, DamageError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
-from migrate.transfer.run import transfer
 from tests.cli.conftest import call
-from tests.custody.conftest import against_bundle, flat, put_hold, release_hold, signers_file, soon
+from tests.custody.conftest import (
+    against_bundle,
+    flat,
+    put_files,
+    put_hold,
+    release_hold,
+    signers_file,
+    soon,
+)
 from tests.tools.clients import boto_client
 
 
@@ -359,7 +366,7 @@ def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, prov
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     url = f"s3://{name}/bundle?profile={versitygw.profile}"
     store, object_lock = open_location(url), open_object_lock(url)
-    transfer(location, store, workers=2, progress=Silent())
+    put_files(location, store)
     assert put_hold((store, object_lock), provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
     first = next(one for one in object_lock.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
@@ -413,7 +420,7 @@ def test_without_object_lock_it_is_not_called_a_hold(location, provider, request
     if server == "minio":
         s3 = request.getfixturevalue("minio")
         url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
-        transfer(location, open_location(url), workers=2, progress=Silent())
+        put_files(location, open_location(url))
     terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
     with pytest.raises(NotAllowedError, match=r"no Object Lock|is a directory"):
         put_hold((open_location(url), open_object_lock(url)), provider, terms)
