@@ -174,13 +174,13 @@ class HttpClient:
         has_no_body = request.method == "HEAD"
         return connection.send(head, request.body, has_no_body=has_no_body, most_bytes=most_bytes, body=body)
 
-    def settled(self, request: Request, response: Response) -> Response:
+    def settled(self, request: Request, response: Response, *, renews: bool) -> Response:
         """Return the response, or that to the request without checksums where the server takes none: Backblaze B2
         refuses whatever names them. Of that to HEAD it does not say why. Servers that know other checksums refuse only
-        to begin an upload with ours. Raises like ``PendingResponse.result``.
+        to begin an upload with ours. ``renews``: see ``PendingResponse.result``, like which it raises.
         """
-        if self._is_renewed(request, response):
-            response = self.begin(request).result()
+        if renews and self._is_renewed(request, response):
+            response = self.begin(request).result(renews=False)
         shared = self._shared
         if shared.takes_checksums is False or not has_checksums(request):
             return response
@@ -278,8 +278,9 @@ class PendingResponse:
         self.descriptor = descriptor
         self._error = error
 
-    def result(self) -> Response:
-        """Return the response, whatever its status. Raises ``OSError``, or why the request cannot be sent, and what
+    def result(self, *, renews: bool = True) -> Response:
+        """Return the response, whatever its status. ``renews``: where the credentials have ended they are read again,
+        and the request is sent once more. Raises ``OSError``, or why the request cannot be sent, and what
         ``checked_response`` does.
         """
         if self._error is not None:
@@ -290,7 +291,7 @@ class PendingResponse:
             self._connection.close()
             raise
         self._client.release(self._connection)
-        return checked_response(self._request, self._client.settled(self._request, response))
+        return checked_response(self._request, self._client.settled(self._request, response, renews=renews))
 
     def wait(self) -> Response:
         """Return a successful response. Raises ``MoveoutError`` like ``HttpClient.call``."""
