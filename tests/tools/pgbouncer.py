@@ -21,6 +21,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = any
 pool_mode = {mode}
+server_login_retry = 1
 default_pool_size = 50
 ignore_startup_parameters = {ignored}
 logfile = {directory}/log

@@ -261,9 +261,7 @@ def connect_once(
         uncancelled(lambda: connection.execute(f"{pin_statement()}; {settings}".encode()))
     except psycopg.Error as exc:
         connection.close()
-        if sqlstate(exc) == _BY_A_POOLER:
-            raise SourceUnreachableError(in_one_line(exc), about=address.url, next_step=_POOLER_STEP) from exc
-        raise translate(exc, address.url) from exc
+        raise _refused(exc, address.url) from exc
     except SourceUsageError:
         connection.close()
         raise
@@ -438,7 +436,7 @@ def _why_not(
         if needs_libpq and sqlstate(exc).startswith("28"):
             step = f"check user and password, and {_SETTINGS_STEP.removeprefix('check ')}"
             return SourceNotAllowedError(in_one_line(error), about=address.url, next_step=step)
-        refusal = translate(exc, address.url)
+        refusal = _refused(exc, address.url)
         if isinstance(exc, asyncpg.InsufficientPrivilegeError) and error.pgconn:
             names = (error.pgconn.db, error.pgconn.user)
             database, role = (quote_name(name.decode(errors="replace")) for name in names)
@@ -454,6 +452,14 @@ def _why_not(
     if "no password supplied" in message:  # libpq's own sentence, raised before the server could answer
         return translate(asyncpg.InvalidPasswordError(message), address.url)
     return translate(error, address.url)
+
+
+def _refused(error: BaseException, url: str) -> SourceError:
+    """Return the error of a login or of a first statement that is refused, maybe by a pooler."""
+    refusal = translate(error, url)
+    if sqlstate(error) == _BY_A_POOLER:
+        refusal.next_step = _POOLER_STEP
+    return refusal
 
 
 def _unanswered(address: PostgresAddress, error: psycopg.Error, kind: type[SourceSilentError]) -> SourceError:
@@ -476,8 +482,8 @@ _POOLER_STEP = (
     " itself"
 )
 _BY_A_POOLER = psycopg.errors.ProtocolViolation.sqlstate
-"""PgBouncer has this code for all its errors. It may let us in (1.18), and answer the first statement with what the
-server has said to it.
+"""PgBouncer has this code for all its errors. It may let us in, and answer the first statement with what the server
+has said to it.
 """
 _REFUSES_TLS = "rejected SSL upgrade"
 """asyncpg's words; its minor version is pinned."""
