@@ -77,7 +77,7 @@ def ended(move: Move, monkeypatch: pytest.MonkeyPatch, **environment: str) -> in
         for name, value in environment.items():
             patch.setenv(name, value)
         victim = run(execute, move.words, str(move.directory / "output"))
-        victim.join(120)
+        victim.join()
     assert victim.exitcode is not None
     return victim.exitcode
 

@@ -53,7 +53,7 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
     for fatal in itertools.count(1):
         location = str(tmp_path / f"{fatal}")
         victim = run(die_at_write, location, fatal)
-        victim.join(120)
+        victim.join()
         store = open_location(location)
         if victim.exitcode == 0:
             break
@@ -97,7 +97,7 @@ def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path):
         location = tmp_path / f"{fatal}"
         shutil.copytree(begun, location)
         victim = run(die_at_write, str(location), fatal, count)
-        victim.join(120)
+        victim.join()
         assert victim.exitcode == -signal.SIGKILL
         store = open_location(str(location))
         recorded = recorded_units(location)

@@ -171,7 +171,7 @@ def test_killed_on_a_bucket_then_the_same_command(request, server, make_bucket):
     url = f"s3://{make_bucket(server)}/p?profile={server.profile}"
     for fatal in (9, 16):
         victim = run(die_at_write, url, fatal)
-        victim.join(120)
+        victim.join()
         assert victim.exitcode == -9
     store = open_location(url)
     source = Numbers(count=15)

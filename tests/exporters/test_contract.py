@@ -72,7 +72,7 @@ class TestPostgres(EngineContract):
     def _end_half_way(self, location, url):
         """In a process that need not import all of it anew."""
         victim = run(restore_until_killed, location, url, json.dumps(dict(self.secret_references)))
-        victim.join(120)
+        victim.join()
         return victim.exitcode
 
 

@@ -104,7 +104,7 @@ def test_a_capture_that_is_killed_loses_nothing_and_the_cutover_is_equal(move, p
     with monkeypatch.context() as patch:
         patch.setenv(CRASH_AT, point)
         victim = run(execute, words, str(tmp_path / "output"))
-        victim.join(120)
+        victim.join()
     assert victim.exitcode == -signal.SIGKILL, (tmp_path / "output").read_text()
     run_sql(
         old, "INSERT INTO orders VALUES (501, 'late'); SELECT nextval('tickets') FROM generate_series(1, 7)"

@@ -56,7 +56,7 @@ def spread(bundle: Path, url: str, folder: Path, cases: int = 16) -> list[int]:
     """Restore, and return numbers of statements that change something: the first ones, the last ones, and others."""
     count_to = folder / "count"
     victim = run(die_before, str(bundle), url, 0, "", str(count_to))
-    victim.join(120)
+    victim.join()
     assert victim.exitcode == 0
     total = int(count_to.read_text())
     return sorted({1, 2, 3, total - 2, total - 1, total, *range(1, total, max(1, total // cases))})
@@ -65,6 +65,6 @@ def spread(bundle: Path, url: str, folder: Path, cases: int = 16) -> list[int]:
 def killed(bundle: Path, url: str, number: int = 1, pattern: str = "") -> bool:
     """Restore, and kill it there; False where it has ended before."""
     victim = run(die_before, str(bundle), url, number, pattern)
-    victim.join(120)
-    assert victim.exitcode in {0, -signal.SIGKILL}
+    victim.join()
+    assert victim.exitcode in {0, -signal.SIGKILL}, victim.exitcode
     return victim.exitcode != 0

@@ -77,7 +77,7 @@ def die_at_mysql(step, bundle, destination):
 def kill(die, step: int, bundle: Path, destination: str) -> None:
     victim = multiprocessing.get_context("spawn").Process(target=die, args=(step, bundle, destination))
     victim.start()
-    victim.join(120)
+    victim.join()
     assert victim.exitcode == -signal.SIGKILL
 
 

@@ -334,7 +334,7 @@ def die(url: str, location: str, fatal: int) -> None:
 def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_path, small_chunks, fatal):
     url = make_accounts(mariadb, 2000)
     victim = run(die, url, str(tmp_path / "bundle"), fatal)
-    victim.join(60)
+    victim.join()
     assert victim.exitcode == -9
     is_done = (
         tmp_path / "bundle" / layout.TAG_MANIFEST
@@ -373,7 +373,7 @@ def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path,
     assert export_database(url, tmp_path / "bundle").complete
     destination = other_mariadb.database()
     victim = run(die_restoring, str(tmp_path / "bundle"), destination, steps)
-    victim.join(60)
+    victim.join()
     assert victim.exitcode == -9
     outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2)
     assert outcome.findings == ()

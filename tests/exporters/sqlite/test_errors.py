@@ -149,7 +149,7 @@ def test_an_index_that_only_the_application_can_make_is_named_each_time_and_the_
     assert outcome.complete, outcome.sources
     destination = tmp_path / "b.db"
     victim = run(die_before_comparing, tmp_path / "bundle", destination)
-    victim.join(60)
+    victim.join()
     assert victim.exitcode == -signal.SIGKILL
     for _ in range(2):
         restored = restore_file(tmp_path / "bundle", destination)

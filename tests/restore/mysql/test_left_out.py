@@ -68,7 +68,7 @@ def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(source,
     destination = other_mariadb.database()
     for where in ("rows", "comparison"):
         victim = run(die_late, str(location), destination, where)
-        victim.join(60)
+        victim.join()
         assert victim.exitcode == -signal.SIGKILL
     account = ("--report-to", tmp_path / "account", "--json", "--quiet")
     ended = [call("restore", location, f"app={destination}", *account) for _ in range(2)]

@@ -251,7 +251,7 @@ def test_what_a_killed_probe_leaves_lies_behind_the_prefix(
 ) -> None:
     destination = make_shop(other_minio)
     victim = run(die_while_trying, destination.url.replace("?", "/kept/?"))
-    victim.join(60)
+    victim.join()
     assert victim.exitcode == -signal.SIGKILL
     (left,) = destination.keys()
     assert left.startswith("kept/")
