@@ -174,6 +174,10 @@ def test_credentials_that_the_user_has_renewed_are_taken_in_the_middle(given, tm
             opened = HttpClient.of(S3Location("media", "", "old"))
             write("new")
             ask(opened)
+        write("old")
+        config.write_text(f"{config.read_text()}# ended\n")
+        with pytest.raises(NotAllowedError, match="ExpiredToken"):
+            HttpClient.of(S3Location("media", "", "old")).call(Request("GetObject", "GET", "k"))
 
 
 def test_a_link_into_a_bucket_whose_requester_pays_says_so(tmp_path, monkeypatch):
