@@ -178,7 +178,7 @@ class MysqlSnapshot:
             for column in planned.table.columns
             if column.has_octets and column.name not in counts[number].octets
         )
-        return f"{columns} columns not counted" if columns else ""
+        return f"{columns} column{'' if columns == 1 else 's'} not counted" if columns else ""
 
     def count_no_more(self) -> None:
         """See ``exporters.api.InterruptibleCount``."""

@@ -160,7 +160,7 @@ def test_small_units_share_a_record_and_large_ones_have_their_own(tmp_path, monk
                 self.records.append(key)
             return super().put(key, data, sha256=sha256)
 
-    for name, item_bytes, least, most in (("small", 4, 1, 22), ("large", 2**20, 60, 61)):
+    for name, item_bytes, least, most in (("small", 4, 1, 40), ("large", 2**20, 60, 61)):
         store = Recorded(open_location(str(tmp_path / name)))
         is_planned = threading.Event()
         source = Numbers(
