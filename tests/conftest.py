@@ -152,7 +152,7 @@ def _place(path: str) -> int:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the servers that are not there yet: that takes minutes, more than a test and its fixtures have together.
-    Let the collector of garbage look no more at what lives until the end: all modules, all tests.
+    Let the collector of garbage pass over what stays until the end: all modules, all tests.
     """
     if any("servers" in getattr(item, "fixturenames", ()) for item in session.items):
         with suppress(ServerError):  # each test says so, too

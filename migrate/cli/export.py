@@ -55,12 +55,14 @@ from migrate.cli.common.sources import (
     with_selection,
 )
 from migrate.cli.common.summary_lines import (
+    ALL_LOSSES,
     SourceFailure,
     SummaryLine,
     draw_gaps,
     draw_left_behind,
     draw_summary,
     left_out_line,
+    lost_words,
 )
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
@@ -82,7 +84,6 @@ if TYPE_CHECKING:
     from migrate.custody.signing.bundle_signatures import SignatureFile
     from migrate.custody.signing.keys import Signer
 
-_ALL_LOSSES = "the bundle's data/losses.parquet lists all"
 _EXPORT_AGAIN = "once the reasons above are gone, run the same export again; what is done stays done"
 
 
@@ -245,7 +246,7 @@ def _draw_source(console: Console, source: SourceResult) -> None:
         for name, (count, item) in source.lost.items()
     ]
     if lost:
-        console.print(Text(f"  cannot be represented: {list_words(lost)}; {_ALL_LOSSES}", style="dim"))
+        console.print(Text(f"  cannot be represented: {list_words(lost)}; {ALL_LOSSES}", style="dim"))
 
 
 def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
@@ -260,8 +261,8 @@ def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
     for source in sources:
         lost.update({name: count for name, (count, _) in source.lost.items()})
     if lost:
-        words = list_words([f"{name} ({count_words(count)})" for name, count in lost.most_common()])
-        console.print(Text(f"Cannot be represented: {words}; {_ALL_LOSSES}", style="dim"))
+        words = lost_words(dict(lost.most_common()))
+        console.print(Text(f"Cannot be represented: {words}", style="dim"))
 
 
 def _draw_reasons(

@@ -32,7 +32,7 @@ from migrate.cli.common.sources import (
     with_known_secrets,
     without_left_out,
 )
-from migrate.cli.common.summary_lines import SourceFailure, SummaryLine, failures_code
+from migrate.cli.common.summary_lines import SourceFailure, SummaryLine, failures_code, lost_words
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.cli.progress.progress_reports import reported
@@ -40,7 +40,7 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
-from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
 from migrate.restore.source_restore import finished_restores, missing_from, require_content
@@ -257,9 +257,7 @@ class Verified(Struct, frozen=True):
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
             if self.lost:
-                words = list_words([f"{name} ({count_words(count)})" for name, count in self.lost.items()])
-                where = "the bundle's data/losses.parquet lists all"
-                console.print(Text(f"Could not be represented: {words}; {where}", style="dim"))
+                console.print(Text(f"Could not be represented: {lost_words(self.lost)}", style="dim"))
         self.signed.draw(console)
         for comparison in self.compared:
             if self.detailed or not comparison.agrees:

@@ -38,7 +38,7 @@ def old(minio: S3Server, other_minio: S3Server) -> Move:
 
 
 def history(shop: Shop, prefix: str = "") -> dict[str, list[tuple[Any, ...]]]:
-    """What each key has been, by a client that knows nothing of moveout."""
+    """What each key has been, by a client that is no part of moveout."""
     return read_history(shop.server, shop.name, prefix)
 
 

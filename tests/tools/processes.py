@@ -29,8 +29,8 @@ def killed_at_end(words: list[Any], **options: Any) -> Iterator[subprocess.Popen
 
 
 @dataclass(frozen=True)
-class Meanwhile:
-    """A command that runs in another process; what it says goes to two files."""
+class RunningCommand:
+    """A command that runs in another process; what it prints goes to two files."""
 
     process: BaseProcess
     out: Path
@@ -44,14 +44,14 @@ class Meanwhile:
 
 
 @contextmanager
-def forked(words: Sequence[Any], folder: Path) -> Iterator[Meanwhile]:
-    """Run a command meanwhile, without ``moveout``; at the end it is killed, unless it has ended. It need not import
-    anything anew, which takes a second of the processor. ``folder``: for what it says.
+def forked(words: Sequence[Any], folder: Path) -> Iterator[RunningCommand]:
+    """Run a command in another process, without ``moveout``; at the end it is killed, unless it has ended. It need not
+    import anything anew, which takes a second of the processor. ``folder``: for what it prints.
     """
-    out, err = folder / "meanwhile.out", folder / "meanwhile.err"
+    out, err = folder / "command.out", folder / "command.err"
     process = run(_command, [*map(str, words)], out, err)
     try:
-        yield Meanwhile(process, out, err)
+        yield RunningCommand(process, out, err)
     finally:
         process.kill()
         process.join()

@@ -127,10 +127,10 @@ def test_each_table_that_differs_is_named_with_its_rows(exported, live):
     run(live, "UPDATE one SET note = 'y' WHERE id = 1", "DELETE FROM two WHERE id = 0", "DROP TABLE none")
     progress = Notes()
     findings = compare(Changed(exported[1]), live, progress=progress)
-    found = words(findings)
-    assert found["two"] == ("has another number of rows: 1 only in the bundle", "2", "1", False)
-    assert found["none"] == ("is missing in the database", "0 rows", "no table", False)
-    what, expected, actual, incomplete = found["one"]
+    by_table = words(findings)
+    assert by_table["two"] == ("has another number of rows: 1 only in the bundle", "2", "1", False)
+    assert by_table["none"] == ("is missing in the database", "0 rows", "no table", False)
+    what, expected, actual, incomplete = by_table["one"]
     assert (what, len(expected), incomplete) == (
         "has other rows (their digest differs): 1 changed",
         32,
@@ -146,11 +146,11 @@ def test_each_table_that_differs_is_named_with_its_rows(exported, live):
 
 def test_what_an_unfinished_restore_may_still_bring_is_missing_and_what_it_cannot_is_damage(exported, live):
     run(live, "UPDATE one SET note = 'y' WHERE id = 1", "DELETE FROM one WHERE id = 0", "DROP TABLE none")
-    found = words(compare(Changed(exported[1]), live, unfinished=True))
-    assert {name: incomplete for name, (*_, incomplete) in found.items()} == {"one": False, "none": True}
+    by_table = words(compare(Changed(exported[1]), live, unfinished=True))
+    assert {name: incomplete for name, (*_, incomplete) in by_table.items()} == {"one": False, "none": True}
     run(live, "UPDATE one SET note = 'x'", "DELETE FROM two")
-    found = words(compare(Changed(exported[1]), live, unfinished=True))
-    assert {name: incomplete for name, (*_, incomplete) in found.items()} == dict.fromkeys(TABLES, True)
+    by_table = words(compare(Changed(exported[1]), live, unfinished=True))
+    assert {name: incomplete for name, (*_, incomplete) in by_table.items()} == dict.fromkeys(TABLES, True)
 
 
 def test_a_table_that_only_the_database_has_is_named_unless_it_is_empty_and_a_gap(exported, live):
@@ -177,10 +177,10 @@ def test_a_table_that_only_the_database_has_is_named_unless_it_is_empty_and_a_ga
 )
 def test_other_rows_of_what_a_server_fills_by_itself_are_no_damage(exported, live, change, kind):
     run(live, "DELETE FROM two WHERE id = 0", "DROP TABLE none")
-    found = words(compare(Changed(exported[1], **change), live))
+    by_table = words(compare(Changed(exported[1], **change), live))
     seen = "1 only in the bundle" if "kind" in change else "the bundle's rows cannot be read ('parts')"
     separator = ":" if "kind" in change else ";"
-    assert found == {
+    assert by_table == {
         "two": (f"is a {kind} that has another number of rows{separator} {seen}", "2", "1", True),
         "none": (f"is a {kind} that has no rows", "0 rows", "none", True),
     }

@@ -482,8 +482,8 @@ _POOLER_STEP = (
     " itself"
 )
 _BY_A_POOLER = psycopg.errors.ProtocolViolation.sqlstate
-"""PgBouncer has this code for all its errors. It may let us in, and answer the first statement with what the server
-has said to it.
+"""PgBouncer has this code for all its errors. It may let us in, and answer the first statement with the
+server's refusal.
 """
 _REFUSES_TLS = "rejected SSL upgrade"
 """asyncpg's words; its minor version is pinned."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from exporters.api import Gap
+from migrate.bundle import layout
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import Console, ErrorWords, Text, plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
@@ -20,8 +21,15 @@ _UNKNOWN_STEP = "once the server answers, moveout discover {} lists what is ther
 _LEAST_COLUMNS = 40
 """A column that is wrapped has so many characters at least."""
 _SHOWN_GAPS, _SHOWN_ITEMS = 10, 3
+ALL_LOSSES = f"the bundle's {layout.LOSSES} lists all"
 LEFT_OUT = "left out"
 """The word for a source that was taken out of its bundle."""
+
+
+def lost_words(counts: Mapping[str, int]) -> str:
+    """Return which properties a bundle cannot represent, and of how many items each."""
+    words = list_words([f"{name} ({count_words(count)})" for name, count in counts.items()])
+    return f"{words}; {ALL_LOSSES}"
 
 
 class SummaryLine(Struct, frozen=True):

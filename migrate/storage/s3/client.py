@@ -205,7 +205,7 @@ def _session(profile: str | None, given: tuple[str | None, ...], _: tuple[Any, .
         inner.register_component("data_loader", loader)
         inner.get_scoped_config()  # looks for the profile
     except boto_errors.ProfileNotFound as exc:
-        known = ", ".join(botocore.session.Session().available_profiles) or "none"
+        known = ", ".join(inner.available_profiles) or "none"
         raise UsageError(
             f"there is no AWS profile {profile!r}; there are: {known}",
             next_step="correct profile=NAME in the URL; AWS_CONFIG_FILE names another file of profiles",

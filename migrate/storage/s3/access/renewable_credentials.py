@@ -1,7 +1,7 @@
 """Credentials of a session of which nobody says when it ends: those in files, and those of a ``credential_process``
 without ``Expiration``. When a server calls them expired, they are read again, as the user may have renewed them.
 
-botocore renews only those whose end it is told.
+botocore renews only those that come with their end.
 """
 
 from __future__ import annotations
