@@ -271,14 +271,20 @@ def table():
     """Rows of a table that is printed at the end: what broke, exit codes, what did not arrive, what was said."""
     rows = [("what breaks", "exit", "not arrived", "then", "said")]
     yield rows
-    sys.stderr.write("\n" + "\n".join(" | ".join(row) for row in rows) + "\n")
+    sys.stderr.write(f"\nMOVEOUT_SEED={SEED}\n" + "\n".join(" | ".join(row) for row in rows) + "\n")
+
+
+SEED = (
+    os.environ.get("MOVEOUT_SEED")
+    or os.environ.get("PYTEST_XDIST_TESTRUNUID")  # all processes of a run draw the same cases
+    or str(random.SystemRandom().randrange(10**9))
+)
 
 
 def drawn() -> list[Break]:
     """Return the cases of this run, in their order."""
-    seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
     most = min(int(os.environ.get("MOVEOUT_BREAKS", len(BREAKS))), len(BREAKS))
-    return [BREAKS[place] for place in sorted(random.Random(seed).sample(range(len(BREAKS)), most))]
+    return [BREAKS[place] for place in sorted(random.Random(SEED).sample(range(len(BREAKS)), most))]
 
 
 @pytest.mark.parametrize("broken", drawn(), ids=lambda case: case.name.replace(" ", "-"))
