@@ -210,6 +210,32 @@ def test_a_role_that_may_not_give_its_database_away_keeps_it_and_says_so(
     assert [note for note in outcome.notes if "at the source: owner seller" in note]
 
 
+def test_privileges_of_a_database_are_given_also_without_its_owner_and_those_not_given_are_named(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    """To a GRANT of a role that may use an object, and not grant it, the server answers with a warning alone."""
+    url, destination = postgres.database(), login(other_postgres, "allottee")
+    for server in (postgres, other_postgres):
+        run_sql(server.url, "DROP ROLE IF EXISTS visitor; CREATE ROLE visitor")
+    database = url.rpartition("/")[2]
+    run_sql(
+        url,
+        f"CREATE EXTENSION hstore; GRANT EXECUTE ON FUNCTION akeys(hstore) TO visitor; CREATE TABLE t AS SELECT 1 AS a;"
+        f"GRANT SELECT ON t TO visitor; REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;"
+        f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO visitor",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO allottee")
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "allottee"))
+    assert outcome.left_out == ()
+    (note,) = [note for note in outcome.notes if note.startswith("privileges that could not be given: ")]
+    assert 'LANGUAGE plpgsql: no privileges could be revoked for "plpgsql"' in note
+    assert 'akeys(public.hstore): no privileges were granted for "akeys"' in note
+    assert fetch(destination, DATABASE)[0][1] == "{=T/allottee,allottee=CTc/allottee,visitor=c/allottee}"
+    assert fetch(destination, "SELECT has_table_privilege('visitor', 't', 'SELECT')") == [(True,)]
+
+
 def passwordless(reader, destination):
     outcome = restore_from(reader, "app", destination)
     assert outcome.left_out == ()

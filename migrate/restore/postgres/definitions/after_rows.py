@@ -41,6 +41,7 @@ from migrate.restore.postgres.definitions.roles import (
     describe_database,
     differing_database,
     must_keep,
+    note_not_given,
     set_for_database,
 )
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
@@ -275,7 +276,9 @@ def finish(job: PostgresRestore, script: Script) -> None:
             restore_state.end_state(connection, keep=keep)
             if following is not None:
                 begin_mark(connection, run.source, *following)
-            left_out = [*set_for_database(connection, settings), *describe_database(connection, database)]
+            left_out = set_for_database(connection, settings)
+            refused = describe_database(connection, database)
+            left_out += [] if job.portable else refused
             with under_settings(connection, script):
                 refusals = [
                     refusal_of(connection, entry.label, entry.sql) for entry in _event_triggers(job, script)
@@ -289,6 +292,7 @@ def finish(job: PostgresRestore, script: Script) -> None:
                 restore_state.write_finished(connection, job.state, whole)
             break
     job.left_out.extend(left_out)
+    job.notes += note_not_given(refused) if job.portable else ()
     if keep:
         job.notes.append(restore_state.HOW_TO_FORGET)
 

@@ -30,6 +30,7 @@ from migrate.restore.postgres.definitions.roles import (
     missing_roles,
     note_default_privileges,
     note_kept,
+    note_not_given,
 )
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import absent_tables, has_schema
@@ -50,7 +51,6 @@ FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespa
 """Functions that somebody has made in pg_catalog, as ``exporters.postgres.definitions.system_schema`` writes them."""
 _VIRTUAL_VERSION = 180000
 """From this version on generated columns may be virtual."""
-_SHOWN = 3
 _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
@@ -236,12 +236,7 @@ def _give_privileges(job: PostgresRestore, missing: _Missing) -> list[str]:
         entries, defaults = select_entries(entries, missing.tables), []
     maker = EntryMaker(connection, alone=True, privileged=True, orders=job.orders)
     refused = [*maker.make(entries), *defaults]
-    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-    note = (
-        f"privileges that could not be given: {'; '.join(refused[:_SHOWN])}{more}; pre-data.sql and post-data.sql of"
-        " the bundle have each GRANT, to be given once the roles are there"
-    )
-    return [note] if refused else []
+    return note_not_given(refused)
 
 
 def _make_in_batches(job: PostgresRestore, script: Script, missing: _Missing, done: AbstractSet[str]) -> None:

@@ -57,6 +57,8 @@ _OF_ROLES = "acl.c"
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 """What is not worth a word where the object that it speaks of is missing."""
 _OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
+_NOT_GIVEN = frozenset({"01006", "01007"})
+"""Warnings that some or all privileges were not revoked, or not granted: the role has no grant option for them."""
 _INSTALL = "install its package on the destination server, and run the same command again"
 
 
@@ -122,11 +124,19 @@ class EntryMaker:
         self._orders = orders
         self._misordered: set[Name] = set()
         self._lost: list[str] = []
+        self._not_given: list[str] = []
 
     def make(self, entries: Sequence[DumpEntry]) -> list[str]:
         """Make all entries that the server takes; return what is left out. Raises what is no refusal, and
         ``MoveoutError`` where an object of the user's is in the way.
         """
+        self._connection.add_notice_handler(self._note_warning)
+        try:
+            return self._make(entries)
+        finally:
+            self._connection.remove_notice_handler(self._note_warning)
+
+    def _make(self, entries: Sequence[DumpEntry]) -> list[str]:
         with self._connection.transaction():
             lines = self._all(entries)
             made = {(entry.schema, entry.name) for entry in entries if entry.kind == "TABLE"}
@@ -134,6 +144,10 @@ class EntryMaker:
             if self._misordered:
                 raise psycopg.Rollback
         return self._all(entries) if self._misordered else lines
+
+    def _note_warning(self, warning: psycopg.errors.Diagnostic) -> None:
+        if warning.sqlstate in _NOT_GIVEN:
+            self._not_given.append(warning.message_primary or "")
 
     def _all(self, entries: Sequence[DumpEntry]) -> list[str]:
         self._lost = []
@@ -213,7 +227,10 @@ class EntryMaker:
         keep: bool = True,
         spare: bool = False,
     ) -> psycopg.Error | None:
-        """Run statements, or only try them; return why they are refused. ``spare``: some are of superusers'."""
+        """Run statements, or only try them; return why they are refused. ``spare``: some are of superusers'. Privileges
+        of which the server only warns that they are not given are refused, too; of an ``entry`` they are lost.
+        """
+        self._not_given.clear()
         try:
             with self._connection.transaction(force_rollback=not keep):
                 if entry is not None:
@@ -222,10 +239,15 @@ class EntryMaker:
                     self._connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
                 else:
                     self._connection.execute(sql)
+                    if self._not_given:
+                        raise psycopg.Rollback
         except psycopg.Error as exc:
             if not self._is_refusal(exc, spare=spare):
                 raise
             return exc
+        if entry is None and self._not_given:
+            return psycopg.errors.InsufficientPrivilege(self._not_given[0])
+        self._lost += [f"{entry.label}: {warning}" for warning in self._not_given] if entry else []
         return None
 
     def _is_refusal(self, error: psycopg.Error, *, spare: bool = False) -> bool:

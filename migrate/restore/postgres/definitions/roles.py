@@ -31,6 +31,7 @@ SELECT DISTINCT CASE defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequenc
   WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END, current_user::text
 FROM pg_catalog.pg_default_acl WHERE pg_get_userbyid(defaclrole) = current_user ORDER BY 1
 """
+_SHOWN = 3
 _OPTIONS_VERSION = 160000
 """From this version on each membership has its own INHERIT and SET options."""
 _LISTS = frozenset(
@@ -217,21 +218,25 @@ def differing_database(
 ) -> tuple[dict[str, Any], bool]:
     """Return what a database lacks of the source's own owner, privileges, comment and connection limit, and whether it
     may be given: it is as the role that is connected has made it, and that may give it to the owner. ``portable``:
-    without owner and privileges.
+    it stays with its owner here, who has the privileges of the source's owner.
     """
     (here,) = fetch(connection, DATABASE)
     new = here["owner"] == connection.info.user and here["privileges"] is None
     new = new and here["comment"] is None and here["connection_limit"] == -1
-    there = {**source, "owner": here["owner"]} if source["bootstrap"] else source
-    names = (
-        ("comment", "connection_limit")
-        if portable
-        else ("owner", "privileges", "comment", "connection_limit")
-    )
+    there = _owned_by(here["owner"], source) if portable or source["bootstrap"] else source
+    names = ("owner", "privileges", "comment", "connection_limit")
     lacking = {name: there[name] for name in names if there[name] != here[name]}
     if new and "owner" in lacking:
         new = bool(connection.execute(_MAY_GIVE, (lacking["owner"],)).fetchall())
     return lacking, new
+
+
+def _owned_by(owner: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a database's properties with another owner, who has the privileges that the source's owner has there."""
+    privileges = source["privileges"]
+    if privileges is not None:
+        privileges = [[owner if role == source["owner"] else role, *what] for role, *what in privileges]
+    return {**source, "owner": owner, "privileges": privileges}
 
 
 def describe_database(connection: psycopg.Connection[Any], lacking: Mapping[str, Any]) -> list[str]:
@@ -288,6 +293,16 @@ def grants(
             for role, privilege, grantable in privileges
         ),
     ]
+
+
+def note_not_given(refused: Sequence[str]) -> list[str]:
+    """Return a note about privileges that the destination refuses, where all is made without the source's owners."""
+    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    note = (
+        f"privileges that could not be given: {'; '.join(refused[:_SHOWN])}{more}; pre-data.sql, post-data.sql and"
+        " database.json of the bundle have each, for the owner or a superuser to give once the roles are there"
+    )
+    return [note] if refused else []
 
 
 def _word(privilege: str, key: str) -> str:
