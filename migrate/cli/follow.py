@@ -188,13 +188,14 @@ def state_line(source: FollowState | DeltaState) -> str:
 
 
 def _delta_line(source: DeltaState) -> str:
-    words = _NONE_DONE if source.last is None else _pass_words(source.last)
+    is_part = bool(source.skipped or source.undefined)
+    words = _NONE_DONE if source.last is None else _pass_words(source.last, is_part=is_part)
     return f"{source.source}: {words}{'; STOPPED' if source.stopped else ''}"
 
 
-def _pass_words(last: DeltaRecord) -> str:
+def _pass_words(last: DeltaRecord, *, is_part: bool = False) -> str:
     return (
-        f"delta pass {last.passes} made it equal to the source at"
+        f"delta pass {last.passes} made {'a part of it' if is_part else 'it'} equal to the source at"
         f" {local_moment_words(datetime.fromisoformat(last.at))}; {things(last.rows, 'row')} of"
         f" {things(last.tables_read, 'table')} in {duration_words(last.seconds)}"
     )

@@ -18,6 +18,7 @@ from exporters.row_digest import RowsDigest
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
+from migrate.cli.follow import state_line
 from migrate.errors import (
     BusyError,
     DamageError,
@@ -798,7 +799,7 @@ def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatc
         DeltaRecord("app", rows=3, seconds=4.0),
         away,
         NoSpaceError("full"),
-        DeltaRecord("app", rows=5, seconds=40.0, unequal=["t: no key"]),
+        DeltaRecord("app", at="2026-01-01T00:00Z", rows=5, seconds=40.0, unequal=["t: no key"]),
         last=DeltaRecord("app", passes=5, unequal=["u: no key"]),
     )
     monkeypatch.setattr(delta, "time", SimpleNamespace(monotonic=lambda: source.clock))
@@ -808,6 +809,7 @@ def test_passes_go_on_after_what_passes_and_rest_as_long_as_they_take(monkeypatc
     follower._run()
     state = follower.state()
     assert (state.passes, state.rows, state.skipped) == (2, 8, ["t: no key"])
+    assert "made a part of it equal to the source" in state_line(state)
     assert notes == [f"app: no delta pass for now: {reason}" for reason in ("away", "away", "full")]
     assert source.waits == [1.0, 2.0, 10.0, 1.0, 2.0, 45.0]
 

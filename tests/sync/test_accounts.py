@@ -87,9 +87,10 @@ reason = "nobody needs it"
 from = "s3://?profile={minio.profile}"
 to = "s3://?profile={other_minio.profile}"
 """)
+    boto_client(other_minio.profile).put_object(Bucket=f"{corp}-media", Key="theirs", Body=b"1")
     ended = call("sync", "-c", case, "--record", tmp_path / "records")
     assert ended.code == 3, ended.err
-    assert "1 object copied" in ended.out
+    assert "1 object copied, 0 were there already; 1 object only at the destination: --delete" in ended.out
     assert "2 of 3 buckets synced" in ended.out
     assert f"not synced: there is no bucket '{corp}-none'" in " ".join(ended.out.split()), ended.out
     assert "not synced, for they are no buckets: app" in ended.err

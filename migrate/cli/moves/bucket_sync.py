@@ -82,6 +82,8 @@ class Synced(Struct, frozen=True):
         happened = f"{things(outcome.copied, outcome.noun)} copied, {count_words(there)} were there already"
         if outcome.proof is not None:
             happened += f"; equal at {outcome.proof.moment}"
+        if (left := outcome.extra - outcome.deleted) > 0 and not outcome.unproven:
+            happened += f"; {things(left, outcome.noun)} only at the destination: --delete removes them"
         if outcome.other_settings:
             happened += f"; settings that are not as at the source: {', '.join(outcome.other_settings)}"
         if outcome.complete:
