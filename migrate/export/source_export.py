@@ -138,6 +138,8 @@ class _SourceReading:
         """
         run, name = self._run, self._source.name
         self._begin_snapshot()
+        if isinstance(self._source, UnreadableSource):  # more room, or time, would not change that
+            raise self._source.error
         run.options.seal_time.check(name)
         run.room.check()
         run.room.keep(run.ledger.unit_count())

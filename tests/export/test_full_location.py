@@ -57,8 +57,10 @@ def test_on_a_disk_of_a_megabyte_there_is_room_for_the_seal(tiny_disk, tmp_path)
     for name, rows in {"first": 3, "second": 2, "large": 80}.items():
         make_random_file(tmp_path / f"{name}.db", rows)
         sources.append(f"{name}=sqlite://{tmp_path}/{name}.db")
+    sources.append(f"gone=sqlite://{tmp_path}/gone.db")
     ended = call("export", *sources, "--to", tiny_disk / "bundle")
     assert (ended.code, "Sealed, INCOMPLETE" in ended.out) == (3, True), ended
+    assert "→ check the path" in ended.out, "more room would not bring it"
     assert call("verify", tiny_disk / "bundle", "--level", "full").code == 3
 
 
