@@ -8,7 +8,6 @@ that of the snapshot of which more rows were exported is taken.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,7 +29,6 @@ from exporters.sql.source_summary import (
     settled,
     uncounted,
 )
-from exporters.structs import as_dict
 
 MOST = 3
 """At most so many outlines are kept: that of the last snapshot, and earlier ones."""
@@ -76,7 +74,7 @@ class Outline(Struct, frozen=True):
                     outlines.append(outline)
                 elif self.is_bare and not outline.is_bare:
                     outlines[0] = replace(outline, positions=self.positions)
-        workspace.write(OUTLINE, json.dumps([_plain(outline) for outline in outlines[:MOST]]).encode())
+        workspace.write(OUTLINE, json.dumps(msgspec.to_builtins(outlines[:MOST])).encode())
 
     def plan(self) -> bytes:
         """Return the chunks as JSON."""
@@ -147,11 +145,6 @@ class Outline(Struct, frozen=True):
         for unit in units:
             positions[int(unit.unit.spec["table"])].append(json.dumps(unit.position))
         return positions
-
-
-def _plain(outline: Outline) -> dict[str, Any]:
-    files = {name: b64encode(data).decode() for name, data in outline.files.items()}
-    return as_dict(outline) | {"files": files}
 
 
 def _lack(positions: Sequence[str], planned: int) -> str:
