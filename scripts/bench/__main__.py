@@ -2,11 +2,13 @@
 
 ``make bench ARGS=transfer`` runs one of them. For their own options call them: ``python -m scripts.bench.transfer -h``.
 ``--quick`` takes a few minutes for each of those that it knows, on a busy machine too: less data, fewer turns.
+At the end stands a table of all ratios, with their targets.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.bench import ratios
 from scripts.process import ServerError
 from scripts.servers import Servers, environment_for
 
@@ -23,21 +26,28 @@ NAMES = (
     "sync",
     "transfer",
     "postgres",
+    "source.row_shapes",
+    "source.load",
     "restore",
     "many_tables",
     "mysql",
+    "sqlite",
     "moves",
     "memory",
     "million",
     "custody",
 )
-_WITH_POSTGRES = ("postgres", "restore", "many_tables")
+_WITH_POSTGRES = ("postgres", "source.row_shapes", "source.load", "restore", "many_tables")
 _WITH_MARIADB = ("mysql",)
 _QUICK = {
     "objects": ("--objects", "5000", "--runs", "2"),
     "transfer": ("--large", "2", "--runs", "1"),
     "postgres": ("--scale", "0.1", "--runs", "1"),
+    "source.row_shapes": ("--shapes", "narrow,types", "--runs", "1"),
+    "source.load": ("--scale", "0.05", "--runs", "1"),
+    "many_tables": ("--tables", "100", "--runs", "1"),
     "mysql": ("--scale", "0.1", "--runs", "1"),
+    "sqlite": ("--rows", "200000", "--runs", "1"),
     "restore": ("--scale", "0.1", "--runs", "1"),
     "moves": (
         *("--scale", "0.05", "--runs", "1", "--data", "lineitem"),
@@ -59,16 +69,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]}; known are {', '.join(NAMES)}")
-    try:
-        failed = [name for name in names if _run(name, _QUICK.get(name, ()) if options.quick else ()) != 0]
-    except ServerError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    with tempfile.NamedTemporaryFile(prefix="moveout-bench-") as file:
+        os.environ[ratios.FILE] = file.name
+        try:
+            failed = [
+                name for name in names if _run(name, _QUICK.get(name, ()) if options.quick else ()) != 0
+            ]
+        except ServerError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            _print_ratios(Path(file.name), is_whole=not options.quick)
     if failed:
         print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _print_ratios(file: Path, *, is_whole: bool) -> None:
+    if measured := ratios.noted(file):
+        print("\n== How many times as fast as others, and the target")
+        print(ratios.table(measured))
+        if not is_whole:
+            print("The targets are for the data without --quick.")
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ import psycopg
 
 from exporters.postgres.definitions.dump_programs import find_tools
 from scripts.bench.postgres import server
+from scripts.bench.ratios import note
 from scripts.bench.tables import MOVEOUT
 from scripts.bench.turns import as_installed
 from scripts.cost import Cost, cost_of, used_by
@@ -231,6 +232,13 @@ def main() -> None:
     exports, restores = _take_turns(options.url, source, tools, options.runs)
     _print("export", exports)
     _print("restore", restores)
+    for label, peer, figures in (("export", "pg_dump", exports), ("restore", "pg_restore", restores)):
+        seconds = {name: tool.seconds for name, tool in figures.items()}
+        note(
+            f"{options.tables} small tables, PostgreSQL, {label}",
+            f"{peer} -Fd -j{JOBS}",
+            seconds[PG_DUMP] / seconds[MOVEOUT],
+        )
 
 
 if __name__ == "__main__":

@@ -91,11 +91,13 @@ def run_connectorx(url: str, directory: Path) -> None:
 
 
 BENCH = Bench(
+    name="MariaDB",
     module="scripts.bench.mysql",
     about=__doc__.partition("\n")[0],
     load=load,
     peers={"connectorx": run_connectorx},
     server=server,
+    targets={"connectorx": 1.4},
 )
 
 if __name__ == "__main__":

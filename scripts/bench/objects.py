@@ -20,6 +20,7 @@ from pathlib import Path
 
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
+from scripts.bench.ratios import note
 from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
 
@@ -41,6 +42,11 @@ def main() -> int:
         runs = _compare(old, new, options)
     rates = {name: options.objects / measured.median for name, measured in runs.items()}
     print(f"\nmoveout {rates['moveout']:.0f}, rclone {rates['rclone']:.0f} objects a second")
+    note(
+        f"{options.objects:,} small objects, bucket to bundle",
+        "rclone copy",
+        rates["moveout"] / rates["rclone"],
+    )
     print(f"moveout : rclone = {rates['moveout'] / rates['rclone']:.2f} x the objects a second")
     return 0
 

@@ -98,6 +98,7 @@ def pg_dump_to(url: str, directory: Path) -> list[str]:
 
 
 BENCH = Bench(
+    name="PostgreSQL",
     module="scripts.bench.postgres",
     about=__doc__.partition("\n")[0],
     load=load,
@@ -105,6 +106,7 @@ BENCH = Bench(
     server=server,
     environment={"duckdb": {"PYTHONPATH": str(PEERS)}},
     programs={"pg_dump": pg_dump_to},
+    targets={"connectorx": 1.8, "duckdb": 1.0, "pg_dump": 1.2},
 )
 
 if __name__ == "__main__":

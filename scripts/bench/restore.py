@@ -32,6 +32,7 @@ from migrate.restore.postgres.restore import PostgresRestorer
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from scripts.bench.postgres import load, server
+from scripts.bench.ratios import PROCESSOR, note
 from scripts.bench.source import row_shapes
 from scripts.bench.tables import moveout_to
 from scripts.cost import cost_of, used_by
@@ -149,7 +150,7 @@ def _sum(parts: Iterable[_Taken]) -> _Taken:
     return _Taken(clock, client, server_seconds)
 
 
-def _print_ratios(name: str, ours: Sequence[_Taken], peer: Sequence[_Taken]) -> None:
+def _print_ratios(shape: str, name: str, ours: Sequence[_Taken], peer: Sequence[_Taken]) -> None:
     turns = list(zip(peer, ours, strict=True))
     clock = [theirs.clock / mine.clock for theirs, mine in turns]
     processor = [theirs.processor / mine.processor for theirs, mine in turns]
@@ -159,6 +160,8 @@ def _print_ratios(name: str, ours: Sequence[_Taken], peer: Sequence[_Taken]) -> 
         f" by processor time {statistics.median(processor):.2f}x"
         f" ({min(processor):.2f}-{max(processor):.2f})"
     )
+    note(f"restore of {shape}: {name}", f"pg_restore -j{JOBS}", statistics.median(clock), 1.5)
+    note(f"restore of {shape}: {name}", f"pg_restore -j{JOBS}{PROCESSOR}", statistics.median(processor), 1.0)
 
 
 def main() -> None:
@@ -187,8 +190,8 @@ def main() -> None:
                 print(f"    {name or 'definitions':12s} {taken}", flush=True)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    _print_ratios("moveout, all it does", whole, peer)
-    _print_ratios("moveout, as far as pg_restore goes", bare, peer)
+    _print_ratios(options.shape, "moveout, all it does", whole, peer)
+    _print_ratios(options.shape, "moveout, as far as pg_restore goes", bare, peer)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from scripts.bench.ratios import PROCESSOR, note
 from scripts.bench.tables import MOVEOUT, moveout_to
 from scripts.cost import Cost, cost_of
 
@@ -92,6 +93,8 @@ def main() -> None:
         cpu_seconds = statistics.median(run.cpu_seconds for run in runs)
         rate = options.rows / seconds
         print(f"{tool:<12}{seconds:8.2f} s{rate:12,.0f} rows/s{cpu_seconds:8.2f} s of processor")
+    cpu = {tool: statistics.median(run.cpu_seconds for run in runs) for tool, runs in costs.items()}
+    note("SQLite to Parquet", f"connectorx{PROCESSOR}", cpu["connectorx"] / cpu[MOVEOUT], 1.0)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.bench.objects import KIB, seed
+from scripts.bench.ratios import note
 from scripts.bench.turns import Command, Runs, as_installed, beside, environment, run, take_turns
 from scripts.binaries import MC, find_program
 from scripts.process import ServerError
@@ -54,6 +55,8 @@ def main() -> int:
     return 0
 
 
+_TARGETS = {("large", "mc"): 1.0}
+"""So many times as fast as a peer, by task."""
 _RCLONE_SMALL = ("--transfers", "32", "--checkers", "32")
 _RCLONE_LARGE = (
     "--transfers", "4", "--s3-upload-concurrency", "4", "--s3-chunk-size", "16M", "--s3-copy-cutoff", "5G",
@@ -160,6 +163,10 @@ def _ratios(task: str, runs: Mapping[str, Runs]) -> list[str]:
         if name != "moveout"
     ]
     print(*ratio_lines, sep="\n", flush=True)
+    for name, other_runs in runs.items():
+        if name != "moveout":
+            target = _TARGETS.get((task, name), 0)
+            note(f"{task} objects, bucket to bucket", name, other_runs.median / moveout_runs.median, target)
     return ratio_lines
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from scripts.bench.ratios import note
 from scripts.bench.turns import as_installed
 from scripts.cost import MB, Cost, cost_of, used_by
 
@@ -32,11 +33,13 @@ Program = Callable[[str, Path], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """``module`` as ``python -m`` takes it. ``load(url, scale)`` makes the table where it is not there and returns the
-    URL of its database and the number of rows. ``server`` returns the process of the server at a URL, if it is on this
-    machine. ``environment``: variables that a tool needs besides. ``programs``: peers that are commands.
+    """``name``: the engine's. ``module`` as ``python -m`` takes it. ``load(url, scale)`` makes the table where there is
+    none, and returns the URL of its database and the number of rows. ``server`` returns the process of the server at a
+    URL, if it is on this machine. ``environment``: variables that a tool needs besides. ``programs``: peers that are
+    commands. ``targets``: so many times as fast as a peer moveout is to be.
     """
 
+    name: str
     module: str
     about: str
     load: Callable[[str, float], tuple[str, int]]
@@ -44,6 +47,7 @@ class Bench:
     server: Callable[[str], int]
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     programs: Mapping[str, Program] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tools(self) -> list[str]:
@@ -155,3 +159,11 @@ def run(bench: Bench) -> None:
             f"{cpu[tool][0]:5.1f} + {cpu[tool][1]:5.1f} s of processor, client and server{cpu_ratio};  "
             f"{peak_bytes / MB:6.0f} MB peak, {runs[tool][0].size_bytes / MB:5.0f} MB of files"
         )
+    for tool in tools:
+        if MOVEOUT in tools and tool != MOVEOUT:
+            note(
+                f"{rows:,} rows of lineitem, {bench.name} to Parquet",
+                tool,
+                seconds[tool] / seconds[MOVEOUT],
+                bench.targets.get(tool, 0),
+            )

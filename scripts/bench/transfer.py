@@ -26,6 +26,7 @@ from migrate.bundle.layout import VERSION
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
 from migrate.storage.registry import open_location
+from scripts.bench.ratios import note
 from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
 
@@ -59,6 +60,9 @@ def main() -> int:
         runs = _compare(old, new, options)
     moveout = runs["moveout"].median
     rclone = min(runs[name].median for name in ("rclone", "rclone tuned"))
+    note(
+        f"bundle of {files} files, bucket to bucket", "rclone copy, the better of two ways", rclone / moveout
+    )
     print(
         f"\nmoveout : best rclone = {rclone / moveout:.2f} x as fast,"
         f" {size_bytes / moveout / 1e6:.0f} MB/s ({files} files, {size_bytes / MIB:.0f} MiB)"

@@ -30,12 +30,15 @@ from pathlib import Path
 
 from scripts.bench.moves.databases import KINDS
 from scripts.bench.moves.engines import MARIADB, POSTGRES, Ends, Engine, Tool
+from scripts.bench.ratios import note
 from scripts.bench.tables import MOVEOUT
 from scripts.cost import cost_of, used_by
 from scripts.outsiders.suite import Skipped
 from scripts.servers import Servers
 
 _ENGINES: Mapping[str, Engine] = {"postgres": POSTGRES, "mariadb": MARIADB}
+_TARGETS = {"pgcopydb": 0.67, "mariadb-dump": 0.67, "mydumper": 0.67}
+"""An export and a restore take at most one and a half times as long as these."""
 _SETTLE_SECONDS = 0.3
 """Until then a server has noticed that sessions have ended."""
 
@@ -165,15 +168,22 @@ def _ratios(title: str, taken: Mapping[str, Sequence[_Taken]]) -> list[str]:
     lines = []
     for name, turns in ours.items():
         lines.append(f"{title}: {name} takes {statistics.median(turn.clock for turn in turns):.1f} s")
-        for peer in taken.keys() - ours.keys():
-            clock = _ratio(taken[peer], turns, lambda turn: turn.clock)
-            processor = _ratio(taken[peer], turns, lambda turn: turn.processor)
-            lines.append(f"{title}: {name} : {peer} = {clock}, by processor time {processor}")
+        for peer in sorted(taken.keys() - ours.keys()):
+            clock = _ratios_of(taken[peer], turns, lambda turn: turn.clock)
+            processor = _ratios_of(taken[peer], turns, lambda turn: turn.processor)
+            lines.append(f"{title}: {name} : {peer} = {_text(clock)}, by processor time {_text(processor)}")
+            target = _TARGETS.get(peer, 0) if name == MOVEOUT else 0
+            note(f"{title}: {name}", peer, statistics.median(clock), target)
     return sorted(lines)
 
 
-def _ratio(peer: Sequence[_Taken], ours: Sequence[_Taken], value: Callable[[_Taken], float]) -> str:
-    ratios = [value(theirs) / value(mine) for theirs, mine in zip(peer, ours, strict=True)]
+def _ratios_of(
+    peer: Sequence[_Taken], ours: Sequence[_Taken], value: Callable[[_Taken], float]
+) -> Sequence[float]:
+    return [value(theirs) / value(mine) for theirs, mine in zip(peer, ours, strict=True)]
+
+
+def _text(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} x as fast ({min(ratios):.2f}-{max(ratios):.2f})"
 
 

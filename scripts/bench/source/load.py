@@ -4,13 +4,12 @@
 
 The tools take turns. A session of its own looks at the server 50 times a second. Printed for each tool, medians: the
 longest single statement, the oldest snapshot (how long VACUUM could remove nothing), the server's processor time a row,
-the most sessions at once, and the clock. ``rivet`` is measured where there is one on PATH (PyPI: ``rivet-cli``).
+the most sessions at once, and the clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 import threading
@@ -25,7 +24,9 @@ from urllib.parse import urlsplit
 import psycopg
 
 from scripts.bench.postgres import load, pg_dump_to, run_connectorx, server, with_password
-from scripts.bench.tables import moveout_to
+from scripts.bench.ratios import note
+from scripts.bench.tables import MOVEOUT, moveout_to
+from scripts.bench.turns import beside
 from scripts.cost import cost_of, used_by
 
 _LOOK_SECONDS = 0.02
@@ -88,19 +89,17 @@ def watched(url: str) -> Iterator[Callable[[], tuple[float, float, int]]]:
 
 
 def commands(url: str, directory: Path) -> Mapping[str, Sequence[str]]:
-    """Return the tools that there are."""
+    """Return the command of each tool."""
     this = [sys.executable, "-m", "scripts.bench.source.load", "--url", url, "--connectorx", str(directory)]
-    tools: dict[str, Sequence[str]] = {
-        "moveout": moveout_to(url, directory),
+    config = directory / "rivet.yaml"
+    config.write_text(_RIVET.format(url=with_password(url), directory=directory / "rivet"))
+    return {
+        MOVEOUT: moveout_to(url, directory),
         "gentle": [*moveout_to(url, directory), "--gentle"],
         "pg_dump": pg_dump_to(url, directory),
         "connectorx": this,
+        "rivet": [beside("rivet"), "run", "--config", str(config)],
     }
-    if rivet := shutil.which("rivet"):
-        config = directory / "rivet.yaml"
-        config.write_text(_RIVET.format(url=with_password(url), directory=directory / "rivet"))
-        tools["rivet"] = [rivet, "run", "--config", str(config)]
-    return tools
 
 
 def measure(url: str, tool: str) -> Borne:
@@ -145,6 +144,10 @@ def main() -> int:
             f" {max(run.sessions for run in measured)} sessions,"
             f" {median(run.clock for run in measured):6.1f} s"
         )
+    seconds = {tool: median(run.clock for run in measured) for tool, measured in runs.items()}
+    note(
+        f"{rows:,} rows of lineitem, PostgreSQL to Parquet", "rivet", seconds["rivet"] / seconds[MOVEOUT], 3.0
+    )
     return 0
 
 

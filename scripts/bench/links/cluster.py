@@ -1,6 +1,6 @@
 """Workers of a Dask cluster, each behind a link of its own: how the rate grows with them.
 
-    sudo python -m scripts.bench.cluster [--workers 1 2] [--up-mbit 64] [--down-mbit 256]
+    sudo python -m scripts.bench.links.cluster [--workers 1 2] [--up-mbit 64] [--down-mbit 256]
 
 Every worker lives in a network namespace whose link is shaped (see ``scripts.network.links``), so that the uplink is
 what limits, not the processor, which all of them share here. The same bucket is exported by one worker, then by more,

@@ -1,7 +1,7 @@
 """A new host behind a link like a customer's: slow, long, losing packets. moveout compared with rclone on the same
 link.
 
-    sudo python -m scripts.bench.uplink [--mbit 5 100] [--delay-ms 50] [--loss 0] [--tasks transfer small large]
+    sudo python -m scripts.bench.links.uplink [--mbit 5 100] [--delay-ms 50] [--loss 0] [--tasks transfer small large]
 
 The new host's MinIO lives in a network namespace (see ``scripts.network.links``); programs, and the old host's MinIO,
 on this side. Printed for each task: seconds, how much of what the link can take was used, and bytes on the wire there

@@ -1,0 +1,1 @@
+"""Long and slow links, and several machines behind them."""
