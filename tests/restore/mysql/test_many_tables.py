@@ -3,12 +3,14 @@ is refused there is made afterwards.
 """
 
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from migrate.errors import NotAllowedError
+from migrate.restore.mysql.definitions.object_maker import ObjectMaker
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.tools.bundles import restore_from, restore_whole
@@ -25,6 +27,22 @@ def general_log(url: str) -> Iterator[None]:
         run_sql(url, "SET GLOBAL general_log = 0; SET GLOBAL log_output = 'FILE'")
 
 
+@pytest.fixture
+def two_meet(monkeypatch):
+    """A connection that makes its first table waits for a second one: else one might be quick enough for all."""
+    make, threads, met = ObjectMaker.make, set(), threading.Event()
+
+    def make_when_met(maker, definition):
+        threads.add(threading.get_ident())
+        if len(threads) > 1:
+            met.set()
+        assert met.wait(120), "one connection makes all tables"
+        return make(maker, definition)
+
+    monkeypatch.setattr(ObjectMaker, "make", make_when_met)
+
+
+@pytest.mark.usefixtures("two_meet")
 def test_tables_that_refer_to_each_other_are_made_and_filled_together(
     mariadb, my_exported, other_mariadb, tmp_path
 ):
