@@ -157,6 +157,8 @@ def test_a_bucket_of_a_minio_is_held_against_its_users(minio_shop, tmp_path):
     policies = Policies(parse(shop.url))
     assert policies.find(f"moveout-hold-{shop.name}") is None
     assert policies.users()[shop.user_profile] == ["readwrite"]
+    policies.attach(shop.user_profile, "readwrite")  # which somebody else has just done
+    policies.detach(shop.user_profile, "readonly")
     shop.user.delete_object(Bucket=shop.name, Key="kept", VersionId=version)
 
 

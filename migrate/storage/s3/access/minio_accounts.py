@@ -30,6 +30,11 @@ from migrate.storage.s3 import client
 
 T = TypeVar("T")
 _SECONDS = 30.0
+_UNCHANGED = "XMinioAdminPolicyChangeAlreadyApplied"
+
+
+class _UnchangedError(UsageError):
+    """The server has what was asked for already."""
 
 
 class _Command(Enum):
@@ -156,6 +161,8 @@ def _translate(endpoint: str, exc: MinioAdminException) -> MoveoutError:
         name, message = str(error.get("Code", "")), str(error.get("Message", ""))
     except (ValueError, AttributeError):
         name, message = "", text[:200]
+    if name == _UNCHANGED:
+        return _UnchangedError(f"{endpoint}: {message}")
     if "NoSuch" in name or "does not exist" in message or "not found" in message:
         return GoneError(message, about=endpoint)
     if code in {"401", "403"} or "Denied" in name:
@@ -196,12 +203,14 @@ class Policies:
         return policy in _names(user_info.get("policyName", ""))
 
     def attach(self, user: str, policy: str) -> None:
-        """Attach a policy to a user."""
-        self._accounts.ask(lambda: self._admin.attach_policy([policy], user=user))
+        """Attach a policy to a user; nothing happens where it is attached, as by somebody who holds the bucket, too."""
+        with suppress(_UnchangedError):
+            self._accounts.ask(lambda: self._admin.attach_policy([policy], user=user))
 
     def detach(self, user: str, policy: str) -> None:
-        """Take a policy from a user."""
-        self._accounts.ask(lambda: self._admin.detach_policy([policy], user=user))
+        """Take a policy from a user; nothing happens where it is not attached."""
+        with suppress(_UnchangedError):
+            self._accounts.ask(lambda: self._admin.detach_policy([policy], user=user))
 
     def find(self, policy: str) -> Mapping[str, Any] | None:
         """Return a policy, None where there is none of the name."""
