@@ -42,7 +42,7 @@ url, location, position, log = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(
 capture.SEGMENT_BYTES, capture.SEGMENT_SECONDS = 200_000, 0.2
 folder = SegmentFolder(open_location(location), "app", position)
 keep_capturing(open_change_log(url, {}, "x"), {"position": position, "log": log}, folder, CancellationToken(),
-  note=lambda text: print(text, flush=True))
+  note=lambda text: print(text, flush=True), retain_bytes=None)
 """
 
 
@@ -72,7 +72,7 @@ class Captured:
             yield process
         finally:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
+            sys.stderr.write(process.communicate()[0])
 
     def finish(self):
         """Capture up to the end of the log."""
