@@ -4,6 +4,7 @@ import gc
 import os
 import secrets
 import signal
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -176,8 +177,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _prepare_process() -> None:
     """Collect garbage as seldom as the command does. Take Ctrl-C even where a shell has started the run in the
     background: it ignores it then, as would every process that a test interrupts. Print as without a terminal, at UTC.
+    Keep what is compiled, as the Makefile does: else each run rewrites all tests anew, and each process all modules.
     """
     gc.set_threshold(100_000, 20, 50)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     for name in OF_A_TERMINAL:
         os.environ.pop(name, None)
     os.environ["TZ"] = "UTC"
