@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -40,6 +41,18 @@ ODD_KEYS = (
     "long/" * 60 + "end",
 )
 
+_HEADERS = {
+    "CacheControl": "cache-control",
+    "ContentDisposition": "content-disposition",
+    "ContentEncoding": "content-encoding",
+    "ContentLanguage": "content-language",
+    "ContentType": "content-type",
+    "Tagging": "x-amz-tagging",
+}
+"""What boto3 calls headers that are sent as they are."""
+_IS_PLAIN = re.compile(r"[!-~]*(?:[ \n][!-~]+)*").fullmatch
+"""Tells whether values are ASCII, with single spaces: others are signed otherwise than they are sent."""
+
 
 @dataclass(frozen=True)
 class Shop:
@@ -54,12 +67,15 @@ class Shop:
         return f"s3://{self.name}?profile={self.server.profile}"
 
     def put(self, key: str, body: bytes = b"body", **more: Any) -> None:
-        """Write an object. One that nothing is special about is sent as boto3 sends it, in a quarter of its time."""
-        if more:
+        """Write an object. One with usual headers and metadata is sent as boto3 sends it, in a quarter of its time."""
+        metadata = {f"x-amz-meta-{name}": value for name, value in more.get("Metadata", {}).items()}
+        plain = {_HEADERS[name]: value for name, value in more.items() if name in _HEADERS}
+        if more.keys() - _HEADERS.keys() - {"Metadata"} or not _IS_PLAIN("\n".join(metadata.values())):
             self.boto.put_object(Bucket=self.name, Key=key, Body=body, **more)
             return
-        checksum = base64.b64encode(zlib.crc32(body).to_bytes(4, "big"))
-        raw_request(self.server, "PUT", f"{self.name}/{key}", {"x-amz-checksum-crc32": checksum}, body)
+        headers = {name: value.encode() for name, value in {**plain, **metadata}.items()}
+        headers["x-amz-checksum-crc32"] = base64.b64encode(zlib.crc32(body).to_bytes(4, "big"))
+        raw_request(self.server, "PUT", f"{self.name}/{key}", headers, body)
 
     def keys(self) -> list[str]:
         pages = self.boto.get_paginator("list_objects_v2").paginate(Bucket=self.name)
