@@ -56,9 +56,9 @@ def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, m
 
 
 def test_silence_is_still_a_fault(proxy, url, monkeypatch):
-    store = S3Store(parse(url))
-    upload = store.begin("big")
+    upload = S3Store(parse(url)).begin("big")
     monkeypatch.setattr(outage, "ANSWER_SECONDS", 0.5)
+    store = S3Store(parse(url))  # whose connections do not wait as long as those from before
     proxy.add("timeout", stream="upstream", timeout=0)  # takes nothing more, and does not close
     with pytest.raises(UnreachableError):
         store.put_part("big", upload, 1, os.urandom(24 * MB))

@@ -20,7 +20,7 @@ from tests.exporters.objects.conftest import MakeShop, Shop, upload
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 
-LARGE = bytes(17 * 2**20)
+LARGE = bytes(9 * 2**20)
 
 
 class Denying(HttpProxy):
@@ -131,7 +131,7 @@ ANSWERS = {
         ("restore", "nothing"),
         pytest.param("restore", "error", marks=pytest.mark.torture),
         pytest.param("sync", "no upload", marks=pytest.mark.torture),
-        ("restore", "a part without ETag"),
+        pytest.param("restore", "a part without ETag", marks=pytest.mark.torture),
     ],
 )
 def test_an_object_that_the_destination_fails_to_take_is_named_and_all_else_arrives(

@@ -30,8 +30,9 @@ from tests.tools.clients import boto_client
 from tests.tools.http_proxy import Asked
 from tests.tools.profiles import extra_profile
 from tests.tools.rotten_proxy import RottenProxy
+from tests.tools.small_parts import LARGE, small_parts
 
-__all__ = ["encrypted"]
+__all__ = ["encrypted", "small_parts"]
 
 SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
@@ -97,7 +98,6 @@ def leaving(
 
 
 USUAL = {
-    ("minio", "minio"),
     ("minio", "versitygw"),
     ("versitygw", "minio"),
     ("minio", "rclone"),
@@ -155,7 +155,7 @@ def large(
 ) -> tuple[Shop, BundleReader]:
     """A bucket with an object that goes in parts, and its bundle."""
     shop = Shop(minio, make_bucket(minio), boto_client(minio.profile))
-    shop.put("large", bytes(33 * 2**20))
+    shop.put("large", bytes(LARGE))
     return shop, take_out(shop.url, tmp_path_factory.mktemp("large") / "bundle")
 
 
@@ -179,7 +179,7 @@ def test_objects_in_parts_arrive_where_no_unfinished_upload_is_an_error(
     assert (outcome.left_out, destination.keys()) == ((), ["large"])
 
 
-@pytest.mark.parametrize("kind", ["parts", "encrypted"])
+@pytest.mark.parametrize("kind", ["parts", pytest.param("encrypted", marks=pytest.mark.torture)])
 def test_what_is_there_is_read_where_no_checksum_tells(
     minio: S3Server,
     other_minio: S3Server,
