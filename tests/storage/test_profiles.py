@@ -117,7 +117,7 @@ def test_a_session_makes_clients_of_the_services_that_botocore_has(monkeypatch):
     ("variable", "setting"),
     [
         ("AWS_CONFIG_FILE", LOGIN),
-        ("AWS_SHARED_CREDENTIALS_FILE", ""),
+        pytest.param("AWS_SHARED_CREDENTIALS_FILE", "", marks=pytest.mark.torture),
         pytest.param("AWS_CONFIG_FILE", "", marks=pytest.mark.torture),
         pytest.param("AWS_SHARED_CREDENTIALS_FILE", LOGIN, marks=pytest.mark.torture),
     ],

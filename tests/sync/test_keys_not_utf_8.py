@@ -52,7 +52,7 @@ def through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Through:
     return proxied
 
 
-@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("history", [False, pytest.param(True, marks=pytest.mark.torture)])
 def test_an_export_names_what_it_cannot_hold(
     minio: S3Server, make_shop: MakeShop, through: Through, tmp_path: Path, history: bool
 ) -> None:

@@ -12,6 +12,13 @@ from tests.transfer.carriers import cut_smallest
 
 __all__ = ["tiny_disk"]
 
+EVERYWHERE = pytest.mark.parametrize(
+    "destination_url",
+    ["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)],
+    indirect=True,
+)
+"""For what servers do otherwise than a directory; all else is tried with a directory, and with servers by long runs."""
+
 
 @pytest.fixture(autouse=True)
 def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +26,9 @@ def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     cut_smallest(monkeypatch)
 
 
-@pytest.fixture(params=["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)])
+@pytest.fixture(
+    params=["local", *(pytest.param(name, marks=pytest.mark.torture) for name in ("minio", "versitygw"))]
+)
 def destination_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty location."""
     if request.param == "local":

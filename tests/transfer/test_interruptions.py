@@ -23,6 +23,7 @@ from tests.tools.profiles import extra_profile
 from tests.tools.waiting import eventually
 from tests.transfer.bags import MIB, contents, noise, seal
 from tests.transfer.carriers import WORKERS, code_of, finish, start
+from tests.transfer.conftest import EVERYWHERE
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, destin
     assert contents(destination) == files
 
 
+@EVERYWHERE
 def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, destination_url, destination):
     root, files = sealed
     process = start(root, destination_url, 20 * MIB)
@@ -131,6 +133,7 @@ def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, destin
     assert contents(destination) == files
 
 
+@EVERYWHERE
 def test_clean_names_and_removes_what_a_dead_run_left(sealed, destination_url, destination):
     root, files = sealed
     process = start(root, destination_url, 10 * MIB)

@@ -17,6 +17,7 @@ from migrate.transfer.destination import read_state
 from migrate.transfer.run import transfer
 from tests.faults import Fault, FaultPlan, Faulty, fail
 from tests.transfer.bags import MIB, contents, noise, seal
+from tests.transfer.conftest import EVERYWHERE
 
 OLD = {
     "app/same.parquet": noise(5000, 1),
@@ -82,6 +83,7 @@ def is_whole_or_unsealed(files: dict[str, bytes]) -> bool:
     )
 
 
+@EVERYWHERE
 def test_it_takes_the_place_and_what_is_the_same_is_not_sent_again(old, new, destination):
     move(old, destination)
     notes = Notes()

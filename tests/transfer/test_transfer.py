@@ -27,14 +27,10 @@ from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, 
 from tests.tools.profiles import extra_profile
 from tests.tools.terminal import console_in_memory
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
+from tests.transfer.conftest import EVERYWHERE
 
 LARGE = "data/app/packs/pack-000000.tar"
 SMALL = "data/app/tables/1/part-000007.parquet"
-EVERYWHERE = pytest.mark.parametrize(
-    "destination_url",
-    ["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)],
-    indirect=True,
-)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +135,7 @@ def test_another_way_to_the_same_location_is_no_copy(sealed, tmp_path, monkeypat
     assert {info.key: info.etag for info in location.list()} == before
 
 
+@EVERYWHERE
 def test_a_second_run_moves_nothing(sealed, destination):
     root, files = sealed
     move(open_location(str(root)), destination)
@@ -188,6 +185,7 @@ def test_damage_in_the_payload_and_in_a_tag_file_is_named_by_one_run(origin, des
     assert layout.BAGIT not in contents(destination)
 
 
+@EVERYWHERE
 def test_uploads_that_an_earlier_run_left_are_gone_at_the_end(origin, destination):
     """Of a file that is moved, of one that is no more, and of a small one."""
     for key in (LARGE, "data/app/packs/gone.tar", SMALL):
@@ -207,6 +205,7 @@ def test_a_repaired_origin_goes_on_where_it_stopped(origin, destination):
     assert contents(destination) == contents(origin)
 
 
+@EVERYWHERE
 def test_a_transfer_whose_own_state_is_damaged_says_what_to_remove_and_goes_on(origin, destination):
     spoil(origin, LARGE)
     move(origin, destination)
@@ -311,6 +310,7 @@ def test_bytes_that_were_wrong_only_once_are_read_again(origin, destination):
     assert (progress.bytes_done, progress.bytes_grown) == (outcome.size_bytes + 13 * MIB, 13 * MIB)
 
 
+@EVERYWHERE
 def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(origin, destination):
     damage = DamageError(LARGE, expected="the checksum that was sent", found="another one")
     plan = FaultPlan(Fault("complete", fail(damage), prefix=LARGE))
@@ -342,6 +342,7 @@ def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, destination)
     assert destination.read(SMALL) == origin.read(SMALL)
 
 
+@EVERYWHERE
 def test_passing_faults_of_the_destination_are_survived(origin, destination, monkeypatch):
     monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     gone = UnreachableError("gone for a moment")
@@ -477,6 +478,7 @@ def test_an_empty_origin_is_gone(destination, tmp_path):
         move(open_location(str(tmp_path / "nowhere")), destination)
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("bundle_id", ["bundle-0", "bundle-2"])
 def test_another_bundle_at_the_destination_is_left_alone(origin, destination, bundle_id):
     other = seal(destination, {"app/x": b"x"}, bundle_id=bundle_id)

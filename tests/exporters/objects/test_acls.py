@@ -90,7 +90,7 @@ def test_an_acl_that_the_server_fails_to_give_is_not_asked_for_as_long_as_an_obj
     assert proxy.refused == 2
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [pytest.param(500, marks=pytest.mark.torture), 503])
 def test_a_server_that_struggles_for_a_moment_has_acls_and_tags_all_the_same(
     minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:

@@ -206,7 +206,10 @@ def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_pat
     assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."secret"']
 
 
-@pytest.mark.parametrize("name", ["host=127.0.0.1 port=1 dbname=x", 'it\'s \\ "odd"'])
+@pytest.mark.parametrize(
+    "name",
+    ["host=127.0.0.1 port=1 dbname=x", pytest.param('it\'s \\ "odd"', marks=pytest.mark.torture)],
+)
 def test_a_database_whose_name_looks_like_a_server_sends_no_program_there(postgres, tmp_path, name):
     """Whoever names a database would get the password of the one who exports it."""
     quoted = quote_name(name)

@@ -134,7 +134,10 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
         "UPDATE big SET touched = 1 WHERE id = 1",
         pytest.param("DELETE FROM big WHERE id = 2", marks=pytest.mark.torture),
         pytest.param("INSERT INTO big (id, t) VALUES (0, 'new')", marks=pytest.mark.torture),
-        "DO $$ BEGIN BEGIN UPDATE big SET touched = 2 WHERE id = 3; EXCEPTION WHEN others THEN NULL; END; END $$",
+        pytest.param(
+            "DO $$ BEGIN BEGIN UPDATE big SET touched = 2 WHERE id = 3; EXCEPTION WHEN others THEN NULL; END; END $$",
+            marks=pytest.mark.torture,
+        ),
     ],
 )
 def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chunks, redone, change):
@@ -270,7 +273,10 @@ def test_values_that_are_shown_otherwise_are_other_values(postgres, tmp_path, ta
 @pytest.mark.parametrize(
     "change",
     [
-        "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b",
+        pytest.param(
+            "ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b",
+            marks=pytest.mark.torture,
+        ),
         pytest.param(
             "ALTER TABLE t RENAME TO was; ALTER TABLE u RENAME TO t; ALTER TABLE was RENAME TO u",
             marks=pytest.mark.torture,

@@ -86,7 +86,11 @@ def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "data"),
-    [(3, b"\xff\xff"), (0, b"\x07"), (PAGE_BYTES // 2, b"\xff" * 400)],
+    [
+        pytest.param(3, b"\xff\xff", marks=pytest.mark.torture),
+        pytest.param(0, b"\x07", marks=pytest.mark.torture),
+        (PAGE_BYTES // 2, b"\xff" * 400),
+    ],
     ids=["a leaf's number of cells", "its kind", "the cells themselves"],
 )
 def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, data: bytes) -> None:
@@ -109,7 +113,9 @@ def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, dat
     assert ROWS - 2 * PAGE_BYTES // 100 < rows < ROWS, "what lies behind the damage is there, too"
 
 
-@pytest.mark.parametrize("damage", [b"", b"CREATE TABLE\0bad", b"CREATE TABLE b\xa1d"])
+@pytest.mark.parametrize(
+    "damage", [b"", pytest.param(b"CREATE TABLE\0bad", marks=pytest.mark.torture), b"CREATE TABLE b\xa1d"]
+)
 def test_of_a_file_whose_schema_is_damaged_leaves_what_can_be_read_and_the_file_itself(
     tmp_path: Path, damage: bytes
 ) -> None:

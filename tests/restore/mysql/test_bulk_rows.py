@@ -49,7 +49,10 @@ def test_rows_of_every_type_come_back(my_exported, other_mariadb):
 
 @pytest.mark.parametrize(
     ("value", "definition", "rows"),
-    [("NULL", "v INT NOT NULL", 300), ("seq DIV 2", "v INT UNIQUE", 151)],
+    [
+        pytest.param("NULL", "v INT NOT NULL", 300, marks=pytest.mark.torture),
+        ("seq DIV 2", "v INT UNIQUE", 151),
+    ],
     ids=["no value where there must be one", "a value twice"],
 )
 def test_what_is_refused_in_bulk_comes_as_sql(my_exported, other_mariadb, value, definition, rows):

@@ -108,7 +108,7 @@ def with_ownership(server: S3Server, ownership: str) -> Shop:
     return Shop(server, name, client)
 
 
-@pytest.mark.parametrize("acl", ["public-read", "public-read-write"])
+@pytest.mark.parametrize("acl", ["public-read", pytest.param("public-read-write", marks=pytest.mark.torture)])
 def test_an_acl_of_the_bucket_that_names_nobody_comes_back(
     versitygw: S3Server, acl: str, tmp_path: Path
 ) -> None:

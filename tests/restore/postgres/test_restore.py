@@ -233,7 +233,7 @@ def _tables_only(job):
 PART = ("shop.customer", "shop.event", "shop.event_2020", "shop.note")
 
 
-@pytest.mark.parametrize("only", [(), PART])
+@pytest.mark.parametrize("only", [(), pytest.param(PART, marks=pytest.mark.torture)])
 def test_more_tables_than_can_be_locked_are_made_in_several_transactions(
     shop, other_postgres, monkeypatch, only
 ):

@@ -85,7 +85,7 @@ def test_a_trigger_that_fires_on_replicas_does_not_act_again_for_rows_that_are_c
     assert fetch(destination, "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'seen'") == [("A",)]
 
 
-@pytest.mark.parametrize("state", ["", "ALWAYS"])
+@pytest.mark.parametrize("state", [pytest.param("", marks=pytest.mark.torture), "ALWAYS"])
 def test_an_event_trigger_does_not_act_on_a_view_that_is_refreshed(sides, state):
     source, destination, request = sides
     for url in (source, destination):
