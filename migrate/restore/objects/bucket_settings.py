@@ -16,7 +16,13 @@ from migrate.restore.common.api import Created
 from migrate.storage.s3.capability_probe import LOCK_DENIED
 from migrate.storage.s3.destination_bucket import DestinationBucket, make_bucket_like, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned, grants
-from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, is_held, renamed, same_setting
+from migrate.storage.s3.metadata.bucket_configuration import (
+    OF_THE_HOST,
+    accounts_keys,
+    is_held,
+    renamed,
+    same_setting,
+)
 
 FIRST = ("encryption",)
 """Settings that must hold before the first object is written."""
@@ -77,6 +83,8 @@ class Settings:
         for name in sorted(self.settings):
             if is_of_the_host(name, self.settings[name]) and self._matters(name):
                 yield self._loss(name, OF_THE_HOST[name])
+        for key in accounts_keys(self.settings.get("encryption", {})):
+            yield self._loss("encryption", f"the key {key} is of the old account; the new one's own is used")
         if is_held(self.settings.get("policy", {})):
             yield self._loss("policy", _HELD)
 

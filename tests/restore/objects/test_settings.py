@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
 
+from migrate.restore.objects.bucket_settings import Settings
 from migrate.storage.registry import open_location
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
@@ -99,6 +103,32 @@ def test_policies_mean_the_same_in_another_order() -> None:
     assert same_setting("policy", renamed("policy", one, "old", "new"), {"Policy": json.dumps(other)})
     assert not same_setting("policy", one, {"Policy": json.dumps(other)})
     assert "older/" in renamed("policy", {"Policy": policy("older")}, "old", "new")["Policy"]
+
+
+@pytest.mark.parametrize(
+    ("key", "is_accounts"),
+    [
+        ("arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab", True),
+        ("1234abcd-12ab-34cd-56ef-1234567890ab", True),
+        ("mrk-1234abcd12ab34cd56ef1234567890ab", True),
+        ("arn:aws:kms:moveout", False),  # as MinIO writes the name of a key
+        ("moveout", False),
+    ],
+)
+def test_a_bucket_does_not_encrypt_by_a_key_of_the_old_account(key: str, *, is_accounts: bool) -> None:
+    """With the account that key may end, and with it all that it has encrypted at the new host."""
+
+    def encryption(**key_option: str) -> dict[str, Any]:
+        default = {"SSEAlgorithm": "aws:kms", **key_option}
+        rule = {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": True}
+        return {"ServerSideEncryptionConfiguration": {"Rules": [rule]}}
+
+    given = encryption(KMSMasterKeyID=key)
+    new = renamed("encryption", given, "old", "new")
+    assert new == (encryption() if is_accounts else given)
+    settings = Settings({"encryption": given}, "old", cast("DestinationBucket", SimpleNamespace(name="new")))
+    losses = [f"{loss.property}: {loss.reason}" for loss in settings.losses_before()]
+    assert [key in line for line in losses] == [True] * is_accounts
 
 
 def with_ownership(server: S3Server, ownership: str) -> Shop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets as random_names
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -56,12 +57,20 @@ _PARSER = botocore.parsers.create_parser("rest-xml")
 _AT_ONCE = 21
 """Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
+_ENCRYPTION = "ServerSideEncryptionConfiguration"
+_DEFAULT_ENCRYPTION, _MASTER_KEY = "ApplyServerSideEncryptionByDefault", "KMSMasterKeyID"
 HOLD_SID = "MoveoutHold"
 """What the ids of statements begin with by which a hold on a source denies deletion."""
 _HOLD_RULE = "moveout-hold:"
 """What the ids of lifecycle rules begin with that a hold on a source has switched off."""
 _MARKED_ID_BYTES = 255 - len(_HOLD_RULE)
 """Ids of rules have 255 characters at most (Amazon S3 API reference, "LifecycleRule"); MinIO counts bytes."""
+_ACCOUNTS_KEY = re.compile(
+    r"arn:[\w-]+:kms:[^:]+:\d{12}:|(?:mrk-)?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\Z"
+)
+"""A KMS key of an AWS account, by its ARN or id (AWS KMS developer guide, "Key identifiers"). Those of
+a MinIO are names.
+"""
 LISTING, BEGINNING_BYTES = b"<ListBucketResult", 200
 _UNREADABLE = (ET.ParseError, UnicodeDecodeError, botocore.parsers.ResponseParserError)
 _FAILING_SECONDS = 2.0
@@ -300,8 +309,12 @@ def remove_setting(client: Any, bucket: str, name: str) -> bool:
 def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:
     """Return a setting as it must be in a bucket of another name: a policy names its bucket. What a hold on the old one
     denies is not denied in the new one; empty where nothing else is left. Lifecycle rules that it has switched off are
-    on again.
+    on again. A bucket encrypts by a key of its new account: the other one may end with the old account.
     """
+    if name == "encryption" and accounts_keys(value):
+        configuration = value[_ENCRYPTION]
+        rules = [_without_accounts_key(rule) for rule in configuration["Rules"]]
+        return {**value, _ENCRYPTION: {**configuration, "Rules": rules}}
     if name == "lifecycle" and "Rules" in value:
         return {**value, "Rules": [_resumed_rule(rule) for rule in value["Rules"]]}
     if name != "policy" or "Policy" not in value:
@@ -323,6 +336,20 @@ def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: st
                 ]
                 statement[field] = renamed_names[0] if isinstance(named, str) else renamed_names
     return {**value, "Policy": json.dumps({**policy, "Statement": kept})}
+
+
+def accounts_keys(encryption: Mapping[str, Any]) -> list[str]:
+    """Return the KMS keys of an AWS account by which a bucket encrypts."""
+    rules = encryption.get(_ENCRYPTION, {}).get("Rules", ())
+    keys = (str(rule.get(_DEFAULT_ENCRYPTION, {}).get(_MASTER_KEY, "")) for rule in rules)
+    return [key for key in keys if _ACCOUNTS_KEY.match(key)]
+
+
+def _without_accounts_key(rule: Mapping[str, Any]) -> dict[str, Any]:
+    default = rule.get(_DEFAULT_ENCRYPTION, {})
+    kept = {name: value for name, value in default.items() if name != _MASTER_KEY}
+    is_accounts = _ACCOUNTS_KEY.match(str(default.get(_MASTER_KEY, "")))
+    return {**rule, _DEFAULT_ENCRYPTION: kept} if is_accounts else dict(rule)
 
 
 def suspended_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
