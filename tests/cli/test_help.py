@@ -185,8 +185,8 @@ def test_objects_of_a_bundle_are_listed_without_the_wrappers_of_arrow(tmp_path):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("moveout ex", ["export"]),
-        ("moveout export --quie", ["--quiet"]),
+        pytest.param("moveout ex", ["export"], marks=pytest.mark.torture),
+        pytest.param("moveout export --quie", ["--quiet"], marks=pytest.mark.torture),
         ("moveout custody ver", ["verify"]),
         ("moveout verify --level ", ["quick", "complete", "full"]),
     ],
@@ -201,8 +201,8 @@ def test_a_shell_completes_commands_options_and_values(line, expected):
     ("shell", "path"),
     [
         ("bash", ".bash_completions/moveout.sh"),
-        ("zsh", ".zfunc/_moveout"),
-        ("fish", ".config/fish/completions/moveout.fish"),
+        pytest.param("zsh", ".zfunc/_moveout", marks=pytest.mark.torture),
+        pytest.param("fish", ".config/fish/completions/moveout.fish", marks=pytest.mark.torture),
     ],
 )
 def test_completion_is_installed_for_the_shell_that_is_named(shell, path, tmp_path):

@@ -118,7 +118,14 @@ def mute(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("impatient", "mute")
-@pytest.mark.parametrize("command", ["plan", "doctor", "discover", "status"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan",
+        "status",
+        *(pytest.param(command, marks=pytest.mark.torture) for command in ("doctor", "discover")),
+    ],
+)
 def test_a_silent_account_of_buckets_is_named_and_left_out_once(tmp_path, monkeypatch, command):
     """Each request to it took a minute, and was sent again."""
     monkeypatch.setattr(outage, "FIRST_ANSWER_SECONDS", 3.0)

@@ -16,13 +16,20 @@ from scripts.timestamp_authority import Authority, serving
 from tests.cli.conftest import call
 from tests.custody.conftest import against_bundle, in_memory
 
+KINDS = (("rsa", "sha256"), ("P-384", "sha512"))
+"""Kinds of keys and of hashes. What is not of a signature itself is tried with the first one as a rule."""
+EACH_KIND = pytest.mark.parametrize("authority", KINDS, ids=["rsa", "ec"], indirect=True, scope="module")
 
-@pytest.fixture(scope="module", params=[("rsa", "sha256"), ("P-384", "sha512")], ids=["rsa", "ec"])
+
+@pytest.fixture(
+    scope="module", params=[KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.torture)], ids=["rsa", "ec"]
+)
 def authority(request, tmp_path_factory):
     with serving(Authority(tmp_path_factory.mktemp("authority"), *request.param)) as running:
         yield running
 
 
+@EACH_KIND
 def test_openssl_checks_the_token_that_was_asked_for(location, authority):
     key, stamp = timestamps.stamp(location, authority.url)
     assert abs(stamp.moment - datetime.now(UTC)) < timedelta(minutes=1)
@@ -67,6 +74,7 @@ def test_a_token_for_another_manifest_is_found(location, authority):
     assert (good, [one.key for one in findings]) == ([], [key])
 
 
+@EACH_KIND
 def test_changed_tokens_are_found_by_the_signature_or_by_the_log(location, authority, provider):
     for _ in range(2):  # the second time changes nothing
         record_stamp(location, provider, authority.url)

@@ -1,5 +1,5 @@
-"""Every command of the tutorial and of the README runs, in order, in one shell, and prints what stands below it.
-One that both have runs once.
+"""Every command of the tutorial and of the README runs, in order, and prints what stands below it. One that both have
+runs once.
 """
 
 import os
@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import time
+from string import Template
 
 import pytest
 
 from scripts.servers import FOREIGN
 from tests.conftest import GO_SETTINGS
+from tests.docs.guide_shell import run_text
 from tests.docs.pages import ROOT, blocks
 
 TUTORIAL = "docs/tutorial.md"
@@ -66,25 +68,29 @@ def masked(text):
     return {" ".join(line.split()) for line in text.splitlines() if line.strip()}
 
 
+def variables_after(text, folder, env):
+    """The variables of a shell that has run the text; None for those of the run's servers that it does not have."""
+    words = ["bash", "-euo", "pipefail", "-c", f"{text}\nenv -0"]
+    out = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout
+    own = dict.fromkeys((name for name in os.environ if name.startswith(FOREIGN)), None)
+    return own | dict(line.split("=", 1) for line in out.split("\0") if line)
+
+
 @pytest.mark.skipif(
     not (ROOT / ".venv/bin/moveout").exists(), reason="the tutorial speaks of .venv: run make setup"
 )
 @pytest.mark.timeout(1800)  # on a busy machine
 def test_the_tour_runs_as_written(tour):
     folder, env = tour
-    tutorial = blocks(TUTORIAL, "sh")[1:]
+    begin, *tutorial = blocks(TUTORIAL, "sh")[1:]
     lines = "".join(blocks("README.md", "sh")).splitlines()
-    script = ["set -euo pipefail", *tutorial, *(line for line in lines if line not in "".join(tutorial))]
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    printed = masked(done.stdout + done.stderr)
+    env = variables_after(begin, folder, env)
+    said = ""
+    for text in (*tutorial, "\n".join(line for line in lines if line not in "".join(tutorial))):
+        ended = run_text(Template(text).safe_substitute(env), folder=folder, env=env)
+        said += ended.out + ended.err
+        assert ended.code == 0, said
+    printed = masked(said)
     shown = [
         *blocks(TUTORIAL, "text"),
         *(text for text in blocks("README.md", "text") if "make " not in text),

@@ -93,7 +93,13 @@ class Shut(Numbers):
 
 @pytest.mark.parametrize(
     "error",
-    [SourceNotAllowedError("shut out"), SourceGoneError("gone"), SourceUnreachableError("no route")],
+    [
+        SourceNotAllowedError("shut out"),
+        *(
+            pytest.param(error, marks=pytest.mark.torture)
+            for error in (SourceGoneError("gone"), SourceUnreachableError("no route"))
+        ),
+    ],
 )
 def test_a_source_that_is_shut_takes_nothing_away(store: MultipartStore, error: SourceError) -> None:
     outcome = go(store, Shut(error=error))

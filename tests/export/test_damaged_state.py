@@ -63,7 +63,14 @@ def check_whole(store: MultipartStore) -> None:
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
 
 
-@pytest.mark.parametrize("data", [b"", bytes(200), b"\xff{}", b"[]", b"{}", b'{"version": 1}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        *(pytest.param(data, marks=pytest.mark.torture) for data in (bytes(200), b"\xff{}", b"[]", b"{}")),
+        b'{"version": 1}',
+    ],
+)
 @pytest.mark.parametrize("which", ["final", "unit"])
 def test_a_source_whose_record_is_damaged_is_read_again(
     store: MultipartStore, which: str, data: bytes

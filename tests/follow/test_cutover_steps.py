@@ -567,7 +567,7 @@ def test_who_is_at_work_at_the_destination_is_asked_of_its_server(make_followed,
     [
         pytest.param(cutover, "read_digests", marks=pytest.mark.torture),
         (EarlyComparison, "begin"),
-        (cutover, "digests_with_keys"),
+        pytest.param(cutover, "digests_with_keys", marks=pytest.mark.torture),
         pytest.param(EarlyComparison, "take_round", marks=pytest.mark.torture),
     ],
     ids=["reading both sides", "first comparison", "before changes are applied", "after they were"],
