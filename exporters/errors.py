@@ -305,3 +305,25 @@ class SourceDamagedError(SourceItemError):
     """The bytes of the item differ from the source's own checksum."""
 
     code = "damaged"
+
+
+def in_words(error: BaseException) -> str:
+    """Return what was wrong with what somebody else wrote, on one line: Python's own words for it say nothing to the
+    reader of a message.
+    """
+    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not {error.encoding.upper()}"
+    if type(error) is KeyError:
+        return f"there is no {text}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if type(error) in {TypeError, AttributeError}:
+        return "a value is of another kind than the format says"
+    if type(error) is IndexError:
+        return "it has fewer values than the format says"
+    if text.startswith("invalid literal for int()"):
+        return f"{text.partition(': ')[2]} is no number"
+    if text.startswith("Exceeds the limit ("):
+        return "a number has more than 4300 digits"
+    return text

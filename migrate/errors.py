@@ -33,6 +33,7 @@ from exporters.errors import (
     UnreachableError,
     UsageError,
     WrongAnswerError,
+    in_words,
 )
 
 OK = 0
@@ -71,4 +72,5 @@ __all__ = [
     "UnreachableError",
     "UsageError",
     "WrongAnswerError",
+    "in_words",
 ]

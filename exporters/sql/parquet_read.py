@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from exporters.sql.columns import EXACT_OF, KIND
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
 from exporters.sql.whole_parquet import whole_batches
@@ -38,15 +39,31 @@ class ParquetPart(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
 
 
 def open_part(file: Any) -> ParquetPart:
-    """Open a part, to be read in pieces; ``file`` is a path or a random-access file."""
+    """Open a part, to be read in pieces; ``file`` is a path or a random-access file. Raises what ``READ_ERRORS``
+    lists.
+    """
     raw = pa.OSFile(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else file
     size_bytes = raw.seek(0, os.SEEK_END)
     raw.seek(0)
     if size_bytes <= _WHOLE_BYTES:
-        return ParquetPart(pa.BufferReader(raw.read()), None, 0)
-    whole = pq.ParquetFile(raw, memory_map=False, pre_buffer=False)
-    ahead = min(_BUFFER_BYTES, _BUFFERS_BYTES // max(whole.metadata.num_columns, 1))
-    return ParquetPart(raw, whole.metadata, max(ahead, 2**14))
+        part = ParquetPart(pa.BufferReader(raw.read()), None, 0)
+    else:
+        whole = pq.ParquetFile(raw, memory_map=False, pre_buffer=False)
+        ahead = min(_BUFFER_BYTES, _BUFFERS_BYTES // max(whole.metadata.num_columns, 1))
+        part = ParquetPart(raw, whole.metadata, max(ahead, 2**14))
+    _check_fields(part.schema_arrow)
+    return part
+
+
+def _check_fields(schema: pa.Schema) -> None:
+    """Raise ``ValueError`` where a column lacks what the format says of it."""
+    for field in schema:
+        metadata = field.metadata or {}
+        of = metadata.get(EXACT_OF)
+        if of is None and KIND not in metadata:
+            raise ValueError(f"the column {field.name!r} lacks {KIND.decode()}")
+        if of is not None and of.decode(errors="replace") not in schema.names:
+            raise ValueError(f"the column {field.name!r} is the exact text of none")
 
 
 def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
@@ -108,6 +125,7 @@ def _empty(data_type: pa.DataType) -> pa.Array:
 
 READ_ERRORS = (
     pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+    RecursionError,
 )  # fmt: skip
 """What a damaged part can raise: the metadata of its fields may be gone too. The last is of times beyond the calendar,
 in a list.

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from exporters import arrow_functions as pc
 from exporters.objects.pax_headers import GENERATED, member_name
 from exporters.selection import glob
+from exporters.sql.bounded_parquet import RowGroup
 from migrate.bundle.object_index import ObjectRow, row_of, source_prefix
-from migrate.bundle.reader import BundleReader, sound_rows
+from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.runtime.crash_points import durable
 from migrate.storage.api import Store
@@ -70,32 +70,21 @@ def find(reader: BundleReader, source: str, query: ObjectQuery) -> Iterator[Obje
     """Yield the objects that are looked for, in the order of the index. Raises ``DamageError``."""
     prefix = source_prefix(reader, source)
     for batch in _groups(reader, source, query, prefix):
-        table = pc.filter(batch, pc.equal(batch["disposition"], "exported"))
+        rows = pc.filter(batch, pc.equal(batch["disposition"], "exported"))
         if query.keys:
             keys = pa.array([prefix + key for key in query.keys], pa.string())
-            table = pc.filter(table, pc.is_in(table["key"], keys))
-        for record in table.to_batches(max_chunksize=10_000):
-            for row in map(row_of(prefix, source), record.to_pylist()):
-                if query.has(row):
-                    yield row
+            rows = pc.filter(rows, pc.is_in(rows["key"], keys))
+        for row in map(row_of(prefix, source), rows.to_pylist()):
+            if query.has(row):
+                yield row
 
 
-def _groups(reader: BundleReader, source: str, query: ObjectQuery, prefix: str) -> Iterator[pa.Table]:
-    for file in reader.source_files(source, "index/objects-"):
-        try:
-            with pq.ParquetFile(reader.open(file.key, size_bytes=file.size_bytes)) as parquet:
-                number = parquet.schema_arrow.names.index("key")
-                for group in range(parquet.num_row_groups):
-                    known = parquet.metadata.row_group(group).column(number).statistics
-                    ends = (
-                        (known.min, known.max)
-                        if known is not None and known.has_min_max
-                        else ("", "\U0010ffff")
-                    )
-                    if query.may_be_within(ends[0], ends[1], prefix):
-                        yield sound_rows(parquet.read_row_group(group))
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as exc:
-            raise DamageError(file.key, expected="an object index", found=f"something else ({exc})") from exc
+def _groups(reader: BundleReader, source: str, query: ObjectQuery, prefix: str) -> Iterator[pa.RecordBatch]:
+    def may_hold(group: RowGroup) -> bool:
+        ends = group.ends("key")
+        return ends is None or query.may_be_within(*ends, prefix)
+
+    return reader.index(source, chosen=may_hold)
 
 
 class Fetched(Struct):

@@ -22,7 +22,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow, did_you_mean
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.reader import BundleReader, check_hash
-from migrate.errors import DamageError, GoneError, UsageError
+from migrate.errors import DamageError, GoneError, UsageError, in_words
 from migrate.number_text import things
 
 _ROWS_AT_ONCE = 1000
@@ -95,7 +95,7 @@ def _rows_of_part(file: Any, key: str, rows: int, start: int, end: int) -> Itera
                 if first < last:
                     yield from _rows_of_group(part, group, first, last)
     except READ_ERRORS as exc:
-        raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
+        raise DamageError(key, expected="a table's part", found=f"something else ({in_words(exc)})") from exc
 
 
 def _rows_of_group(part: ParquetPart, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:

@@ -10,9 +10,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from migrate.errors import DamageError, UsageError
+from migrate.errors import DamageError, UsageError, in_words
 
 T = TypeVar("T")
+
+
+_KINDS = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
+"""What JSON calls values that are no objects."""
 
 
 def encode(value: Any) -> bytes:
@@ -35,10 +39,10 @@ def decode(data: bytes, key: str, *, version: int | None = None, next_step: str 
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        found = f"something else ({exc})"
+        found = f"something else ({in_words(exc)})"
         raise DamageError(key, expected=expected, found=found, next_step=next_step) from exc
     if not isinstance(value, dict):
-        found = f"a JSON {type(value).__name__}"
+        found = f"a JSON {_KINDS[type(value)]}"
         raise DamageError(key, expected=expected, found=found, next_step=next_step)
     if version is not None:
         check_version(value, key, version)
@@ -54,7 +58,7 @@ def decode_entries(data: bytes, key: str, kind: type[T], *, holds_bytes: bool = 
         json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if holds_bytes else "strict")
         msgspec.convert(value, list[kind])  # type: ignore[valid-type]
     except (ValueError, RecursionError) as exc:
-        raise DamageError(key, expected="a JSON list", found=f"something else ({exc})") from exc
+        raise DamageError(key, expected="a JSON list", found=f"something else ({in_words(exc)})") from exc
     entries: list[T] = value
     return entries
 

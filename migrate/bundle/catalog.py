@@ -16,9 +16,8 @@ from msgspec import Struct
 from msgspec.structs import asdict, astuple
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.bounded_parquet import reading, rows_of
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +105,7 @@ def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     """Read what ``write_catalog`` wrote, from a file that pyarrow can read. Raises ``DamageError`` that
     names ``key``.
     """
-    return list(_read(file, key, _CATALOG, _to_catalog_row))
+    return list(_read(file, key, _CATALOG, _to_catalog_row, kept=True))
 
 
 def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:
@@ -175,17 +174,11 @@ def _write(file: BinaryIO, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
     return count
 
 
-def _read(file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
-    import pyarrow as pa  # noqa: PLC0415  see _schema
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    schema = _schema(names)
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in whole_batches(parquet, _BATCH, columns=schema.names):
-                rows = batch if batch.schema.equals(schema) else batch.cast(schema)
-                yield from map(convert, rows.to_pylist())
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as exc:
-        raise DamageError(
-            key, expected="a Parquet file of the bundle's own", found=f"something else ({exc})"
-        ) from exc
+def _read(
+    file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str, Any]], T], *, kept: bool = False
+) -> Iterator[T]:
+    with reading(key, "a Parquet file of the bundle's own"):
+        schema = _schema(names)
+        for batch in rows_of(file, _BATCH, schema.names, kept=kept):
+            rows = batch if batch.schema.equals(schema) else batch.select(schema.names).cast(schema)
+            yield from map(convert, rows.to_pylist())

@@ -35,7 +35,7 @@ from exporters.api import (
     Unit,
 )
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError
+from migrate.errors import DamageError, in_words
 from migrate.storage.api import FileInfo, NewFile, Store
 
 VERSION = 1
@@ -201,7 +201,7 @@ def read_final(store: Store, source: str) -> FinalRecord:
             source, _summary(value["summary"]), [FileRecord.of_json(item) for item in value["files"]]
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(key, expected="a final record", found=f"a malformed one ({exc!r})") from exc
+        raise DamageError(key, expected="a final record", found=f"a malformed one ({in_words(exc)})") from exc
 
 
 def encode_record(record: CommitRecord) -> bytes:
@@ -267,7 +267,9 @@ def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
             finished=str(value["finished"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(key, expected="a commit record", found=f"a malformed one ({exc!r})") from exc
+        raise DamageError(
+            key, expected="a commit record", found=f"a malformed one ({in_words(exc)})"
+        ) from exc
 
 
 def encode_final(final: FinalRecord) -> bytes:

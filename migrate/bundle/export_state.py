@@ -23,7 +23,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.bundle_json import LeftOutSource
-from migrate.errors import DamageError, GoneError, NotEmptyError
+from migrate.errors import DamageError, GoneError, NotEmptyError, in_words
 from migrate.number_text import list_words
 from migrate.storage.api import Store, exists
 
@@ -108,7 +108,10 @@ def read_state(store: Store) -> ExportState | None:
         return msgspec.convert(value, ExportState)
     except ValueError as exc:
         raise DamageError(
-            layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})", next_step=step
+            layout.EXPORT_STATE,
+            expected="an export",
+            found=f"a malformed one ({in_words(exc)})",
+            next_step=step,
         ) from exc
 
 

@@ -33,6 +33,7 @@ from migrate.errors import (
     GoneError,
     MoveoutError,
     UsageError,
+    in_words,
 )
 from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName, uptime
@@ -312,7 +313,9 @@ def decode(data: bytes) -> LeaseState:
     try:
         return msgspec.convert(value, LeaseState)
     except ValueError as exc:
-        raise DamageError(layout.LEASE, expected="a lease", found=f"a malformed one ({exc!r})") from exc
+        raise DamageError(
+            layout.LEASE, expected="a lease", found=f"a malformed one ({in_words(exc)})"
+        ) from exc
 
 
 def busy(store: Store, state: LeaseState | None) -> BusyError:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.bounded_parquet import RowGroup, reading, rows_of
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
 from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
@@ -195,24 +195,26 @@ class BundleReader:
         reconciliations = [entry for entry in self.reconciliation() if entry.name == source]
         return [position for entry in reconciliations for position in entry.summary.positions]
 
-    def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a bucket's object index in the order of the index. Raises ``DamageError`` that
-        names the file.
+    def index(
+        self,
+        source: str,
+        *,
+        columns: list[str] | None = None,
+        chosen: Callable[[RowGroup], bool] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a bucket's object index in the order of the index, those of row groups that are ``chosen``.
+        Raises ``DamageError`` that names the file.
         """
-        import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and few commands read an index
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        from exporters.objects.index_rows import INDEX  # noqa: PLC0415  imports Arrow: a third of a second of a start
 
         for file in self.source_files(source, "index/objects-"):
             try:
-                with pq.ParquetFile(self.open(file.key, size_bytes=file.size_bytes)) as parquet:
-                    for batch in whole_batches(parquet, _INDEX_BATCH, columns=columns):
+                with reading(file.key, "an object index"):
+                    open_file = self.open(file.key, size_bytes=file.size_bytes)
+                    for batch in rows_of(open_file, _INDEX_BATCH, columns or INDEX.names, chosen=chosen):
                         yield sound_rows(batch, columns)
             except GoneError as exc:
                 raise _missing(file.key) from exc
-            except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as exc:
-                raise DamageError(
-                    file.key, expected="an object index", found=f"something else ({exc})"
-                ) from exc
 
 
 class LiveSource(Struct, frozen=True):

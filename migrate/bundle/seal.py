@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from msgspec import Struct
 
 from exporters.api import Gap, Loss
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.bounded_parquet import rows_of
 from migrate import software
 from migrate.bundle import (
     bundle_json,
@@ -393,12 +393,8 @@ class SealedTables(Struct, frozen=True):
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a bucket's object index."""
-        import pyarrow.parquet as pq  # noqa: PLC0415  a third of a second of a start, and few commands seal
-
         prefix = layout.source_file(source, "index/objects-")
         for file in self.ledger.files():
             if file.key.startswith(prefix):
-                with pq.ParquetFile(
-                    RandomAccess(self.store, file.key, size_bytes=file.size_bytes)
-                ) as parquet:
-                    yield from whole_batches(parquet, _INDEX_BATCH, columns=columns)
+                open_file = RandomAccess(self.store, file.key, size_bytes=file.size_bytes)
+                yield from rows_of(open_file, _INDEX_BATCH, columns)

@@ -14,7 +14,7 @@ from xxhash import xxh3_128_hexdigest
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.changes.segments import folder, is_time
-from migrate.errors import DamageError, GoneError, UnreachableError
+from migrate.errors import DamageError, GoneError, UnreachableError, in_words
 from migrate.storage.api import Store
 
 _NAME, _TABLES = "delta.json", "delta/"
@@ -115,7 +115,7 @@ def _read(store: Store, key: str, kind: type[T], expected: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        raise DamageError(key, expected=expected, found=f"something else ({exc})") from exc
+        raise DamageError(key, expected=expected, found=f"something else ({in_words(exc)})") from exc
 
 
 def write_delta(store: Store, record: DeltaRecord) -> None:

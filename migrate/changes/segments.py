@@ -25,7 +25,7 @@ from msgspec import Struct
 from exporters.changes import Message, MessageKind
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError
+from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError, in_words
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -376,7 +376,7 @@ class SegmentFolder:
             record = msgspec.convert(value, SegmentRecord)
         except (msgspec.ValidationError, OverflowError) as exc:
             raise DamageError(
-                key, expected="the record of a segment", found=f"something else ({exc})"
+                key, expected="the record of a segment", found=f"something else ({in_words(exc)})"
             ) from exc
         if record.number != number:
             raise DamageError(

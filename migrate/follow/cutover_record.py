@@ -16,7 +16,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
 from migrate.changes.remainder import Carried
-from migrate.errors import DamageError, GoneError, UnreachableError
+from migrate.errors import DamageError, GoneError, UnreachableError, in_words
 from migrate.follow.table_digests import recorded_digests
 from migrate.storage.api import Store
 
@@ -126,7 +126,9 @@ def read_record(store: Store) -> CutoverRecord | None:
     try:
         record = msgspec.convert(value, CutoverRecord)
     except msgspec.ValidationError as exc:
-        raise DamageError(RECORD, expected="a record of a cutover", found=f"something else ({exc})") from exc
+        raise DamageError(
+            RECORD, expected="a record of a cutover", found=f"something else ({in_words(exc)})"
+        ) from exc
     sources = [replace(source, seconds=_in_order(source.seconds)) for source in record.sources]
     return replace(record, sources=sources)
 

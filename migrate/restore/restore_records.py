@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
+from migrate.errors import DamageError, GoneError, MoveoutError, UsageError, in_words
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -90,4 +90,4 @@ def _read(store: Store, key: str) -> RestoreRecord:
     try:
         return RestoreRecord(**{name: str(value[name]) for name in RestoreRecord.__struct_fields__})
     except KeyError as exc:
-        raise DamageError(key, expected="a record of a restore", found=f"none ({exc!r})") from exc
+        raise DamageError(key, expected="a record of a restore", found=f"none ({in_words(exc)})") from exc

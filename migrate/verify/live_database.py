@@ -25,7 +25,7 @@ from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
 from migrate.engines import registry
-from migrate.errors import DamageError
+from migrate.errors import DamageError, in_words
 from migrate.number_text import things
 from migrate.repair.row_differences import KeyOf, key_reader
 from migrate.repair.row_sides import BundleRows, TakeTexts
@@ -212,7 +212,7 @@ class RowSearch(Struct):
         try:
             return self._look(table, finding)
         except unreadable as exc:
-            reason = " ".join(str(exc).split())[:200]
+            reason = in_words(exc)[:200]
             return replace(finding, what=f"{finding.what}; the bundle's rows cannot be read ({reason})")
 
     def _look(self, table: CatalogRow, finding: Finding) -> Finding:

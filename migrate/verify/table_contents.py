@@ -17,7 +17,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
-from migrate.errors import DamageError, GoneError
+from migrate.errors import DamageError, GoneError, in_words
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.verify.file_hashes import read_file
 from migrate.verify.payload_files import ExpectedFile
@@ -105,7 +105,11 @@ def check(
         try:
             keys = [(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
         except (KeyError, TypeError, ValueError) as exc:
-            finding = Finding(layout.CATALOG, f"{_label(row)} has no list of parts", found=repr(exc))
+            finding = Finding(
+                layout.CATALOG,
+                f"{_label(row)} has no list of parts",
+                found=f"something else ({in_words(exc)})",
+            )
             yield CheckedPart("", [finding])
             continue
         parts = [_TablePart(key, count, to_hash.pop(key, None)) for key, count in keys]
@@ -136,7 +140,7 @@ def _read_part(
     except (DamageError, GoneError):
         values = Finding(part.key, "is missing; it is in the catalog")
     except part_reader.read_errors as exc:
-        values = Finding(part.key, "cannot be read as Parquet", found=str(exc)[:200])
+        values = Finding(part.key, "cannot be read as Parquet", found=in_words(exc)[:200])
     return values, None if data is None else len(data), differences
 
 
@@ -150,7 +154,9 @@ def _compare(row: CatalogRow, total: RowsDigest, read: Mapping[str, RowsDigest])
     try:
         yield from _chunks(row, row.details.get("chunks", ()), read)
     except (KeyError, TypeError, ValueError) as exc:
-        yield Finding(layout.CATALOG, f"{_label(row)} has no list of chunks", found=repr(exc))
+        yield Finding(
+            layout.CATALOG, f"{_label(row)} has no list of chunks", found=f"something else ({in_words(exc)})"
+        )
 
 
 def _chunks(

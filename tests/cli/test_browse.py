@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.objects import source_summary
+from exporters.sql.columns import KIND
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
@@ -317,13 +318,19 @@ def test_rows_of_a_damaged_part_are_not_printed(location, tmp_path):
         part.write_bytes(whole)
 
 
+def as_part(table: pa.Table) -> pa.Table:
+    """A table whose columns have what the format says of those of a part."""
+    fields = [field.with_metadata({KIND: "text"}) for field in table.schema]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
 class Parts:
     """A bundle of one table in two parts, each in groups of three rows."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "data/app/tables/1").mkdir(parents=True)
         for part in range(2):
-            numbers = pa.table({"n": range(part * 10, part * 10 + 10)})
+            numbers = as_part(pa.table({"n": range(part * 10, part * 10 + 10)}))
             pq.write_table(numbers, folder / f"data/app/tables/1/{part}.parquet", row_group_size=3)
         self.store = open_location(str(folder))
         parts = [{"name": f"tables/1/{part}.parquet", "rows": 10} for part in range(2)]
@@ -354,7 +361,7 @@ def test_a_part_whose_text_is_no_text_is_damaged(tmp_path):
     bundle = Parts(tmp_path)
     _, offsets, data = pa.array([b"a\x8d\xf92"] * 10).buffers()
     text = pa.StringArray.from_buffers(10, offsets, data)
-    pq.write_table(pa.table({"n": text}), tmp_path / "data/app/tables/1/1.parquet")
+    pq.write_table(as_part(pa.table({"n": text})), tmp_path / "data/app/tables/1/1.parquet")
     assert len(list(table_rows.rows(bundle, bundle.table, 0, 10))) == 10
     with pytest.raises(DamageError, match=r"tables/1/1\.parquet"):
         list(table_rows.rows(bundle, bundle.table, 0, None))
@@ -365,7 +372,7 @@ def test_years_that_python_has_not_are_shown(tmp_path):
     days = [-719529, 0, 10_000_000, None]
     moments = [None if day is None else day * 86_400_000_000 + 1 for day in days]
     table = pa.table({"d": pa.array(days, pa.date32()), "t": pa.array(moments, pa.timestamp("us"))})
-    pq.write_table(table, tmp_path / "data/app/tables/1/0.parquet")
+    pq.write_table(as_part(table), tmp_path / "data/app/tables/1/0.parquet")
     bundle.table.details["parts"][0]["rows"] = 4
     assert list(table_rows.rows(bundle, bundle.table, 0, 4)) == [
         {"d": "-0001-12-31", "t": "-0001-12-31T00:00:00.000001"},

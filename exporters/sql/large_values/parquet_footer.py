@@ -10,17 +10,20 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _NUMBERS = frozenset({_I16, _I32, _I64})
 _LISTS = frozenset({_LIST, _SET})
 _LONG_LIST = 15
 _DOUBLE_BYTES = 8
+_MOST_SHIFT = 63
 
 
 class Value(Struct):
@@ -110,6 +113,8 @@ class Reader:
             if byte < 128:
                 return number
             shift += 7
+            if shift > _MOST_SHIFT:
+                raise ValueError("a number has more than 64 bits")
 
     def _zigzag(self) -> int:
         number = self._varint()

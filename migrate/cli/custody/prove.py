@@ -25,7 +25,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.custody.tree import bundle_tree, leaves
 from migrate.custody.tree.leaves import Item, describe
-from migrate.errors import OK, DamageError, GoneError, UsageError
+from migrate.errors import OK, DamageError, GoneError, UsageError, in_words
 from migrate.number_text import things
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
@@ -176,7 +176,7 @@ def part_with(store: Store, key: str, column: str, value: str) -> bool:
     except GoneError as exc:
         raise DamageError(key, expected="a table's part", found="nothing") from exc
     except READ_ERRORS as exc:
-        raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
+        raise DamageError(key, expected="a table's part", found=f"something else ({in_words(exc)})") from exc
     if not names:
         raise UsageError(f"{key} has no column {column!r}", next_step=f"it has {', '.join(present)}")
     return False

@@ -23,7 +23,7 @@ from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.custody.tree import checkpoint, leaves, merkle_tree
 from migrate.custody.tree.checkpoint import Checkpoint
 from migrate.custody.tree.inclusion_proof import Proof
-from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UsageError
+from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UsageError, in_words
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -258,7 +258,7 @@ def _kept(store: Store) -> Tree | None:
     except GoneError as exc:
         raise DamageError(layout.TREE_NODES, expected="a file", found="none") from exc
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
-        raise DamageError(key, expected="a tree", found=repr(exc)) from exc
+        raise DamageError(key, expected="a tree", found=f"something else ({in_words(exc)})") from exc
     if len(nodes) != length:
         raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{nodes_bytes} bytes")
     if _encode(tree) != data or not _ROOT.fullmatch(tree.root):

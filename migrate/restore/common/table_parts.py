@@ -10,7 +10,7 @@ from msgspec import Struct
 from exporters.row_digest import Advance
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.errors import DamageError
+from migrate.errors import DamageError, in_words
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 
@@ -63,7 +63,7 @@ def damage(part: PartFile, error: BaseException) -> DamageError:
     return DamageError(
         part.key,
         expected="a readable Parquet file",
-        found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+        found=in_words(error)[:200],
         next_step="run verify --level full on the bundle and fetch the file again",
     )
 

@@ -31,6 +31,7 @@ from migrate.errors import (
     NotAllowedError,
     UnreachableError,
     UsageError,
+    in_words,
 )
 from migrate.restore.common.api import Created
 from migrate.restore.common.table_restore import State
@@ -228,7 +229,9 @@ def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
                 raise DamageError(file.key, expected="paths below a directory", found=repr(name))
             folders[name] = folder
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise DamageError(file.key, expected="a list of files", found=f"something else ({exc})") from exc
+        raise DamageError(
+            file.key, expected="a list of files", found=f"something else ({in_words(exc)})"
+        ) from exc
     return folders
 
 

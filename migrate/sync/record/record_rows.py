@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from exporters.api import Loss
 from exporters.bucket_api import NULL_VERSION, ObjectSummary
 from exporters.objects.index_rows import INDEX
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.bounded_parquet import rows_of
 from migrate.sync.diff import Action, SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage
 from migrate.sync.versions.version_diff import KnownVersion
@@ -36,6 +36,7 @@ property.
 _OF_KNOWN = ("key", "etag", "size", "last_modified", DESTINATION_ETAG)
 _OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", DESTINATION_VERSION)
 _LOSSES_AT_ONCE = _KNOWN_AT_ONCE = 20_000
+_STEPS_AT_ONCE = 1000
 _SIDE: Mapping[str, tuple[str, pa.DataType]] = {
     "key": ("key", pa.string()),
     "size": ("size_bytes", pa.int64()),
@@ -73,8 +74,7 @@ def synced_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def read_known(data: bytes) -> Iterator[KnownPage]:
     """Read a file of the record, as far as comparing needs it."""
-    table = _read(data, _OF_KNOWN)
-    for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
+    for batch in rows_of(io.BytesIO(data), _KNOWN_AT_ONCE, _OF_KNOWN):
         columns = [batch[name] for name in _OF_KNOWN]
         columns[3] = columns[3].view(pa.int64())  # a cast would import all functions of Arrow
         yield KnownPage(*(column.to_pylist() for column in columns))
@@ -82,8 +82,7 @@ def read_known(data: bytes) -> Iterator[KnownPage]:
 
 def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
     """Read a file of the record of a sync of histories, as far as comparing needs it."""
-    table = _read(data, _OF_VERSIONS)
-    for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
+    for batch in rows_of(io.BytesIO(data), _KNOWN_AT_ONCE, _OF_VERSIONS):
         columns = [batch[name] for name in _OF_VERSIONS]
         columns[4] = columns[4].view(pa.int64())
         for key, version, etag, size_bytes, modified, is_marker, destination in zip(
@@ -103,7 +102,7 @@ def which_version(key: str, version_id: str, modified: int) -> str:
 def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
     """Read what the destination does not have of the objects of a file of the record."""
     columns = ["key", "version_id", LOSSES]
-    for batch in whole_batches(pq.ParquetFile(io.BytesIO(data)), _LOSSES_AT_ONCE, columns=columns):
+    for batch in rows_of(io.BytesIO(data), _LOSSES_AT_ONCE, columns):
         if not len(batch[LOSSES].items):
             continue
         for key, version, losses_of_row in zip(*(batch[name].to_pylist() for name in columns), strict=True):
@@ -133,31 +132,28 @@ def plan_bytes(steps: Sequence[SyncStep]) -> bytes:
 
 def read_plan(data: bytes) -> Iterator[SyncStep]:
     """Read what ``plan_bytes`` wrote."""
-    for row in _read(data).to_pylist():
-        yield SyncStep(
-            Action(row["do"]),
-            row["key"],
-            row["why"],
-            _summary(row, "source"),
-            _summary(row, "destination"),
-            ours=row["ours"],
-            known=row["known"],
-            odd=tuple(row["odd"]),
-            before=row["before"],
-        )
+    for batch in rows_of(io.BytesIO(data), _STEPS_AT_ONCE):
+        for row in batch.to_pylist():
+            yield SyncStep(
+                Action(row["do"]),
+                row["key"],
+                row["why"],
+                _summary(row, "source"),
+                _summary(row, "destination"),
+                ours=row["ours"],
+                known=row["known"],
+                odd=tuple(row["odd"]),
+                before=row["before"],
+            )
 
 
 def begun_rows(data: bytes) -> Iterator[Known]:
     """Yield the keys of a plan that a run may have written before it ended."""
-    table = _read(data, ["do", "key", "ours"])
-    for do, key, is_ours in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        if is_ours and do in {Action.COPY, Action.LOOK}:
-            yield Known(key, begun=True)
-
-
-def _read(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a file. Not by ``read_table``, which imports Arrow's datasets first: a quarter of a second."""
-    return pq.ParquetFile(io.BytesIO(data)).read(columns=None if columns is None else list(columns))
+    columns = ("do", "key", "ours")
+    for batch in rows_of(io.BytesIO(data), _KNOWN_AT_ONCE, columns):
+        for do, key, is_ours in zip(*(batch[name].to_pylist() for name in columns), strict=True):
+            if is_ours and do in {Action.COPY, Action.LOOK}:
+                yield Known(key, begun=True)
 
 
 def to_bytes(table: pa.Table) -> bytes:

@@ -26,16 +26,15 @@ from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.sql.bounded_parquet import rows_of
 from exporters.sql.parquet_read import READ_ERRORS
-from exporters.sql.whole_parquet import whole_batches
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json
-from migrate.errors import DamageError, GoneError, UsageError
+from migrate.errors import DamageError, GoneError, UsageError, in_words
 from migrate.storage.api import MultipartStore, Store
 from migrate.sync.diff import SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage, microseconds
@@ -291,7 +290,7 @@ class Record:
         try:
             yield from read(data)
         except READ_ERRORS as exc:
-            raise _damage(self.store, name, f"something else ({exc})") from exc
+            raise _damage(self.store, name, f"something else ({in_words(exc)})") from exc
 
 
 def read_header(store: Store) -> Header | None:
@@ -304,7 +303,7 @@ def read_header(store: Store) -> Header | None:
     try:
         return msgspec.convert(canonical_json.decode(data, HEADER, version=VERSION, next_step=step), Header)
     except ValueError as exc:
-        raise _damage(store, HEADER, f"a malformed one ({exc})") from exc
+        raise _damage(store, HEADER, f"a malformed one ({in_words(exc)})") from exc
 
 
 def _header_of(store: MultipartStore, fresh: Header) -> Header | None:
@@ -353,8 +352,7 @@ def _key(known: Known) -> str:
 
 
 def _tables(data: bytes) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(io.BytesIO(data))
-    for batch in whole_batches(file, 20_000):
+    for batch in rows_of(io.BytesIO(data), 20_000):
         yield pa.Table.from_batches([batch])
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.sql import parquet_write
-from exporters.sql.columns import Layout, Typed, small_type
+from exporters.sql.columns import KIND, Layout, Typed, small_type
 from exporters.sql.parquet_read import READ_ERRORS, open_part, rows_of
 from exporters.sql.parquet_write import GroupedFile, PartWriter, encoded, with_few_values
 from tests.exporters.sql.test_long_values import Column, ToDirectory, typed
@@ -228,7 +228,12 @@ def test_only_a_file_that_is_larger_than_some_blocks_of_a_disk_is_compressed(row
 
 def test_a_text_that_is_no_utf8_is_not_read():
     _, offsets, data = pa.array([b"a\x8d\xf92", b"good"]).buffers()
-    table = pa.table({"n": [1, 2], "text": pa.StringArray.from_buffers(2, offsets, data)})
+    fields = [
+        pa.field("n", pa.int64(), metadata={KIND: "int"}),
+        pa.field("text", pa.string(), metadata={KIND: "text"}),
+    ]
+    text = pa.StringArray.from_buffers(2, offsets, data)
+    table = pa.Table.from_arrays([pa.array([1, 2]), text], schema=pa.schema(fields))
     out = pa.BufferOutputStream()
     pq.write_table(table, out)
     with pytest.raises(READ_ERRORS, match="UTF8"):

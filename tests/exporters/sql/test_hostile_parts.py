@@ -1,0 +1,69 @@
+"""A part that is not as the format says is named with what is wrong with it, in words that are not Python's."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.errors import in_words
+from exporters.sql.columns import EXACT_OF, KIND
+from exporters.sql.parquet_read import READ_ERRORS, open_part
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "problem"),
+    [
+        ("a", None, "the column 'a' lacks moveout.kind"),
+        ("a", {"moveout.type": "text"}, "the column 'a' lacks moveout.kind"),
+        ("a$exact", {EXACT_OF: b"a"}, r"the column 'a\$exact' is the exact text of none"),
+    ],
+)
+def test_a_column_that_nothing_is_said_of_is_named(
+    name: str, metadata: dict[str | bytes, str | bytes] | None, problem: str
+) -> None:
+    file = io.BytesIO()
+    pq.write_table(
+        pa.table({name: ["x"]}).cast(pa.schema([pa.field(name, pa.string(), metadata=metadata)])), file
+    )
+    with pytest.raises(READ_ERRORS, match=problem):
+        open_part(file)
+
+
+def test_a_column_with_its_kind_is_read() -> None:
+    file = io.BytesIO()
+    fields = [
+        pa.field("a", pa.string(), metadata={KIND: "text"}),
+        pa.field("b", pa.string(), metadata={EXACT_OF: "a"}),
+    ]
+    pq.write_table(pa.table({"a": ["x"], "b": [None]}, schema=pa.schema(fields)), file)
+    assert open_part(file).metadata.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('{"a": []}', "there is no 'b'"),
+        ("[]", "a value is of another kind than the format says"),
+        ("null", "a value is of another kind than the format says"),
+        ('{"b": "x"}', "'x' is no number"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ("9" * 5000, "a number has more than 4300 digits"),
+    ],
+)
+def test_what_is_wrong_with_json_of_others_is_not_put_in_words_of_python(value: str, words: str) -> None:
+    with pytest.raises(READ_ERRORS) as raised:
+        int(json.loads(value)["b"])
+    assert in_words(raised.value) == words
+
+
+def test_bytes_that_are_no_text_are_named_by_their_place() -> None:
+    with pytest.raises(UnicodeDecodeError) as raised:
+        b"a\xff".decode()
+    assert in_words(raised.value) == "byte 1 is not UTF-8"
+    assert in_words(ValueError("one line\nand another")) == "one line"
+    assert in_words(ValueError()) == "ValueError"
+    assert in_words(IndexError("list index out of range")) == "it has fewer values than the format says"
