@@ -20,7 +20,7 @@ SAVEPOINTS = {
     "restore/postgres/changes/remainder.py:_describe",
     "restore/postgres/changes/remainder.py:_empty",
     "restore/postgres/definitions/pre_data_entries.py:_error",
-    "restore/postgres/definitions/pre_data_entries.py:make",
+    "restore/postgres/definitions/pre_data_entries.py:_make",
     "restore/postgres/definitions/refusals.py:refusal_of",
     "restore/postgres/definitions/refusals.py:without_checks",
     "restore/postgres/row_repair.py:write",
