@@ -19,6 +19,7 @@ from tests.cli.conftest import MOVEOUT, result, run
 from tests.follow.move_case import write_move_case
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
+from tests.tools.waiting import SECONDS
 
 pytestmark = pytest.mark.torture
 ROWS = "CREATE TABLE t (id int PRIMARY KEY, b bytea)"
@@ -66,7 +67,7 @@ def run_with_stopped(server, begun, *words, lines=1, pids=()):
     text = "".join(printed)
     assert code == 0, text
     assert named_after is not None, text
-    assert named_after < 40, text
+    assert named_after < SECONDS, text
     assert text.count("has not answered since") <= lines, text
     assert "answers again" in text
     return text
