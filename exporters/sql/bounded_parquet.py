@@ -39,11 +39,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 FREE_BYTES = 64 * 2**20
-RATIO = 256
+RATIO = 1024
 """Zstandard makes one byte of 250 of keys of a thousand characters that are counted up; of other rows of ours, of less.
 """
-_KEPT_FREE_BYTES = 16 * 2**20
-"""Rows that are kept become Python's objects, which take more."""
 _FREE_ROWS, _ROWS_PER_BYTE = 2**20, 16
 """A row of ours takes more than a byte."""
 _FEW_ROWS = 500
@@ -74,16 +72,14 @@ def rows_of(
     columns: Sequence[str] | None = None,
     *,
     chosen: Callable[[RowGroup], bool] | None = None,
-    kept: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an open file, at most so many ``rows`` at once: these ``columns`` (all, unless given), of row
-    groups that are ``chosen``. ``kept``: the caller keeps all of them. Raises ``ValueError`` where they take more
-    memory than they may, and what ``reading`` translates.
+    groups that are ``chosen``. Raises ``ValueError`` where they take more memory than they may, and what ``reading``
+    translates.
     """
     import pyarrow.parquet as pq  # noqa: PLC0415  a third of a second of a start, and many commands read no Parquet
 
-    size_bytes, total = file.seek(0, os.SEEK_END), 0
-    most_kept_bytes = _KEPT_FREE_BYTES + RATIO * size_bytes
+    size_bytes = file.seek(0, os.SEEK_END)
     footer = _footer(file, size_bytes)
     file.seek(0)
     metadata = pq.ParquetFile(file, pre_buffer=False, **_FOOTER_LIMITS).metadata
@@ -93,11 +89,7 @@ def rows_of(
     for number, about in enumerate(footer[GROUPS].data):
         group = RowGroup(about, leaves, columns)
         if chosen is None or chosen(group):
-            for batch in _Contents(file, group, metadata, number).batches(rows):
-                total += batch.nbytes
-                if kept and total > most_kept_bytes:
-                    raise _too_much(size_bytes, most_kept_bytes)
-                yield batch
+            yield from _Contents(file, group, metadata, number).batches(rows)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ bytes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 _LOSSES = ("source", *Loss.__struct_fields__)
 _GAPS = ("source", *Gap.__struct_fields__)
 _INTEGERS = {"number", "items", "size_bytes"}
+_JSON = ("position", "details")
 _BATCH = 20_000
+_GROUP_BYTES = 16 * 2**20
+"""So many bytes of texts at most make a row group, so that each unpacks to less than readers take."""
+_FREE_BYTES, _RATIO = 64 * 2**20, 4096
+"""The texts of a catalog may take so many bytes, and so many for each of the file's: it is kept in memory. Definitions
+of 30 kB that differ in a name take ten bytes in the file.
+"""
 T = TypeVar("T")
 
 
@@ -105,7 +113,8 @@ def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     """Read what ``write_catalog`` wrote, from a file that pyarrow can read. Raises ``DamageError`` that
     names ``key``.
     """
-    return list(_read(file, key, _CATALOG, _to_catalog_row, kept=True))
+    texts = _Texts(_FREE_BYTES + _RATIO * file.seek(0, os.SEEK_END))
+    return list(_read(file, key, _CATALOG, lambda row: _to_catalog_row(row, texts)))
 
 
 def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:
@@ -131,18 +140,48 @@ def read_gaps(file: Any, key: str) -> Iterator[tuple[str, Gap]]:
 def row_values(row: CatalogRow) -> tuple[Any, ...]:
     """Return the values of a row as they stand in the file."""
     values = {name: getattr(row, name) for name in _CATALOG}
-    for name in ("position", "details"):
+    for name in _JSON:
         values[name] = canonical_json.encode(values[name]).decode("ascii")
     return tuple(values.values())
 
 
-def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
-    parsed = {name: json.loads(row[name]) for name in ("position", "details")}
-    if not all(isinstance(value, dict) for value in parsed.values()):
-        raise ValueError("position and details are no JSON objects")
+class _Texts:
+    """The texts of a catalog's rows. Rows that have the same share it: they take memory once."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left_bytes = most_bytes
+        self._known: dict[str, str] = {}
+        self._parsed: dict[str, Json] = {}
+
+    def shared(self, text: str) -> str:
+        """Return the text. Raises ``ValueError`` where all of them take more memory than they may."""
+        known = self._known.setdefault(text, text)
+        if known is text:
+            self._left_bytes -= len(text)
+            if self._left_bytes < 0:
+                raise ValueError("its texts unpack to more than they may")
+        return known
+
+    def parsed(self, text: str) -> Json:
+        """Return the JSON object. Raises ``ValueError``, also where it is none."""
+        if text not in self._parsed:
+            value = json.loads(self.shared(text))
+            if not isinstance(value, dict):
+                raise ValueError("position and details are no JSON objects")
+            self._parsed[text] = value
+        return self._parsed[text]
+
+
+def _to_catalog_row(row: dict[str, Any], texts: _Texts) -> CatalogRow:
     if row["directory"] and not layout.is_payload_name(row["directory"]):
         raise ValueError(f"{row['directory']!r} cannot be a directory of a bundle")
-    return CatalogRow(**{**row, **parsed})
+    values: dict[str, Any] = {
+        name: texts.shared(value) if isinstance(value, str) else value
+        for name, value in row.items()
+        if name not in _JSON
+    }
+    values |= {name: texts.parsed(row[name]) for name in _JSON}
+    return CatalogRow(**values)
 
 
 def losses_schema() -> pa.Schema:
@@ -164,7 +203,7 @@ def _write(file: BinaryIO, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
     count, schema = 0, _schema(names)
     rows = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while batch := list(islice(rows, _BATCH)):
+        while batch := list(_group(rows)):
             count += len(batch)
             columns = [
                 pa.array(column, field.type)
@@ -174,11 +213,19 @@ def _write(file: BinaryIO, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
     return count
 
 
-def _read(
-    file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str, Any]], T], *, kept: bool = False
-) -> Iterator[T]:
+def _group(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of one row group."""
+    texts_bytes = 0
+    for row in islice(rows, _BATCH):
+        yield row
+        texts_bytes += sum(len(value) for value in row if isinstance(value, str))
+        if texts_bytes > _GROUP_BYTES:
+            return
+
+
+def _read(file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     with reading(key, "a Parquet file of the bundle's own"):
         schema = _schema(names)
-        for batch in rows_of(file, _BATCH, schema.names, kept=kept):
+        for batch in rows_of(file, _BATCH, schema.names):
             rows = batch if batch.schema.equals(schema) else batch.select(schema.names).cast(schema)
             yield from map(convert, rows.to_pylist())
