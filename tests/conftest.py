@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -137,22 +136,6 @@ class _FileScheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return next((files for files in TOGETHER if nodeid.startswith(files)), super()._split_scope(nodeid))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Import a share of the test files first, in each process another one. After a checkout, when no file has its
-    asserts rewritten yet, each file is so rewritten by one process, and read by the others: two thirds of what it takes
-    to collect them.
-    """
-    worker = getattr(session.config, "workerinput", None)
-    if worker is None or session.config.args_source is not session.config.ArgsSource.TESTPATHS:
-        return
-    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
-    files = sorted(path for folder in session.config.args for path in Path(folder).rglob("test_*.py"))
-    for path in files[number::count]:
-        with suppress(Exception, pytest.skip.Exception):  # raised anew, and named, when the file is collected
-            import_module(".".join(path.with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
