@@ -58,7 +58,7 @@ _TYPES = frozenset({0, 1, 2, _TEXT})
 """BOOLEAN, INT32, INT64, BYTE_ARRAY. A value of the others takes any number of bytes, even where it is not there."""
 _CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd"}
 _SCHEMA, _TYPE, _REPETITION, _NAME, _CHILDREN, _CODEC, _GREATEST, _LEAST = 2, 1, 3, 4, 5, 4, 5, 6
-_REPEATED = 2
+_REPEATED, _CRYPTO = 2, 8
 _ENCODINGS = frozenset({0, 2, 3, 4, 8})
 """PLAIN, PLAIN_DICTIONARY, RLE, BIT_PACKED, RLE_DICTIONARY. The others make long texts of few bytes."""
 _KIND, _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 1, 2, 3, 5, 7, 8
@@ -103,6 +103,16 @@ def reading(key: str, expected: str) -> Iterator[None]:
         pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
     ) as exc:  # fmt: skip
         raise DamageError(key, expected=expected, found=f"something else ({in_words(exc)})") from exc
+
+
+def check_columns(file: Any) -> None:
+    """Raise what ``reading`` translates where a row group does not describe each column, or only encrypted: Arrow ends
+    the process when it is asked for such a one.
+    """
+    footer = _footer(file, file.seek(0, os.SEEK_END))
+    leaves = list(_leaves(iter(footer[_SCHEMA].data)))
+    for about in footer[GROUPS].data:
+        RowGroup(about, leaves, None)
 
 
 class _Leaf(Struct, frozen=True):
@@ -164,6 +174,8 @@ class RowGroup:
         chunks = about[COLUMNS].data
         if len(chunks) != len(leaves):
             raise ValueError(f"a row group has {len(chunks)} columns of {len(leaves)}")
+        if any(_CRYPTO in chunk for chunk in chunks):
+            raise ValueError("it is encrypted")
         self.rows = int(about[GROUP_ROWS].data)
         self.columns = None if columns is None else list(columns)
         self.chunks: list[tuple[_Leaf, ThriftStruct]] = [

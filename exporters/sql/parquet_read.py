@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from exporters.sql.bounded_parquet import check_columns
 from exporters.sql.columns import EXACT_OF, KIND
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
@@ -70,9 +71,13 @@ def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
     """Yield the rows, a few thousand at a time, and those with long values alone: in memory there is never a whole row
     group. Raises what ``READ_ERRORS`` lists.
     """
+    is_checked = False
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
         if group.num_rows == 1 and group.total_byte_size > SHORT_BYTES:
+            if not is_checked:
+                check_columns(file.raw)
+                is_checked = True
             row = _long_row(file, number)
             if row is not None:
                 yield row

@@ -11,7 +11,11 @@ import pytest
 
 from exporters.errors import in_words
 from exporters.sql.columns import EXACT_OF, KIND
-from exporters.sql.parquet_read import READ_ERRORS, open_part
+from exporters.sql.large_values.long_values import SHORT_BYTES
+from exporters.sql.large_values.parquet_footer import COLUMNS, GROUPS, LENGTH, MAGIC, Value, dump, footer_of
+from exporters.sql.parquet_read import READ_ERRORS, open_part, rows_of
+
+_BINARY, _LIST, _STRUCT = 8, 9, 12
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,20 @@ def test_a_column_with_its_kind_is_read() -> None:
     ]
     pq.write_table(pa.table({"a": ["x"], "b": [None]}, schema=pa.schema(fields)), file)
     assert open_part(file).metadata.num_rows == 1
+
+
+def test_a_long_row_whose_column_is_described_encrypted_does_not_end_the_process() -> None:
+    """The fields of ``ColumnChunk`` are those of parquet.thrift: ``crypto_metadata`` is 8."""
+    file = io.BytesIO()
+    schema = pa.schema([pa.field("a", pa.string(), metadata={KIND: "text"})])
+    pq.write_table(pa.table({"a": ["x" * (SHORT_BYTES + 1)]}, schema=schema), file, use_dictionary=False)
+    footer = footer_of(pa.py_buffer(file.getvalue()))
+    (group,) = footer[GROUPS].data
+    a_key = Value(_STRUCT, {2: Value(_STRUCT, {1: Value(_LIST, [b"a"], _BINARY)})})
+    group[COLUMNS].data[0][8] = a_key
+    end = dump(footer)
+    with pytest.raises(READ_ERRORS, match="it is encrypted"):
+        list(rows_of(open_part(io.BytesIO(b"PAR1" + end + LENGTH.pack(len(end)) + MAGIC))))
 
 
 @pytest.mark.parametrize(
