@@ -370,7 +370,7 @@ def test_owners_are_left_out_and_noted_where_the_destination_does_not_permit_the
     outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "tenant"))
     assert outcome.findings == outcome.left_out == ()
     assert any("owners were left out" in note for note in outcome.notes)
-    (note,) = (note for note in outcome.notes if note.startswith("privileges that could not be given: "))
+    (note,) = (note for note in outcome.notes if note.startswith("privileges that could not be given, "))
     assert "TO only_there of ACL public.TABLE t" in note
     assert "DEFAULT PRIVILEGES FOR TABLES" in note
     query = (

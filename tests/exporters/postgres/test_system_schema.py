@@ -69,4 +69,5 @@ def test_what_only_a_superuser_may_make_there_costs_no_owners(
     assert restored.findings == ()
     assert restored.left_out == ("FUNCTION pg_catalog.nvl(integer): permission denied for schema pg_catalog",)
     assert not any("owners were left out" in note for note in restored.notes)
+    assert [note for note in restored.notes if 'no privileges were granted for "public"' in note]
     assert fetch(destination, "SELECT relacl IS NULL FROM pg_class WHERE relname = 't'") == [(False,)]

@@ -229,7 +229,7 @@ def test_privileges_of_a_database_are_given_also_without_its_owner_and_those_not
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "allottee"))
     assert outcome.left_out == ()
-    (note,) = [note for note in outcome.notes if note.startswith("privileges that could not be given: ")]
+    (note,) = [note for note in outcome.notes if note.startswith("privileges that could not be given, ")]
     assert 'LANGUAGE plpgsql: no privileges could be revoked for "plpgsql"' in note
     assert 'akeys(public.hstore): no privileges were granted for "akeys"' in note
     assert fetch(destination, DATABASE)[0][1] == "{=T/allottee,allottee=CTc/allottee,visitor=c/allottee}"

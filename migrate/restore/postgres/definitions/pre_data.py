@@ -216,7 +216,9 @@ def _make(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[str]:
     entries = _without_present(connection, entries)
     if connection.info.server_version < _VIRTUAL_VERSION:
         entries = [as_before_18(entry)[0] for entry in entries]
-    return maker.make(entries)
+    left_out = maker.make(entries)
+    job.notes += note_not_given(maker.not_given)
+    return left_out
 
 
 def _give_privileges(job: PostgresRestore, missing: _Missing) -> list[str]:
@@ -235,7 +237,7 @@ def _give_privileges(job: PostgresRestore, missing: _Missing) -> list[str]:
     if job.selection.is_part:
         entries, defaults = select_entries(entries, missing.tables), []
     maker = EntryMaker(connection, alone=True, privileged=True, orders=job.orders)
-    refused = [*maker.make(entries), *defaults]
+    refused = [*maker.make(entries), *maker.not_given, *defaults]
     return note_not_given(refused)
 
 

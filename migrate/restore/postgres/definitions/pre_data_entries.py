@@ -112,7 +112,8 @@ class EntryMaker:
     """Makes entries within the caller's transaction. ``alone``: the database holds nothing else, so an object that is
     there already is the server's, and costs only the entry. ``privileged``: a refusal for lack of privileges costs only
     the entry, too; else it is raised, unless the entry is for superusers. ``orders``: in which order tables have their
-    columns at the source.
+    columns at the source. After ``make``, ``not_given`` has sentences about privileges that the server only warns that
+    it has not given: also of those that are there already.
     """
 
     def __init__(
@@ -124,7 +125,8 @@ class EntryMaker:
         self._orders = orders
         self._misordered: set[Name] = set()
         self._lost: list[str] = []
-        self._not_given: list[str] = []
+        self.not_given: list[str] = []
+        self._warnings: list[str] = []
 
     def make(self, entries: Sequence[DumpEntry]) -> list[str]:
         """Make all entries that the server takes; return what is left out. Raises what is no refusal, and
@@ -147,10 +149,10 @@ class EntryMaker:
 
     def _note_warning(self, warning: psycopg.errors.Diagnostic) -> None:
         if warning.sqlstate in _NOT_GIVEN:
-            self._not_given.append(warning.message_primary or "")
+            self._warnings.append(warning.message_primary or "")
 
     def _all(self, entries: Sequence[DumpEntry]) -> list[str]:
-        self._lost = []
+        self._lost, self.not_given = [], []
         refusals = self._rounds(entries)
         while refusals and (reduced := self._reduce(refusals)) is not None:
             refusals = self._rounds([refusal.entry for refusal in refusals if refusal.entry is not reduced])
@@ -228,9 +230,9 @@ class EntryMaker:
         spare: bool = False,
     ) -> psycopg.Error | None:
         """Run statements, or only try them; return why they are refused. ``spare``: some are of superusers'. Privileges
-        of which the server only warns that they are not given are refused, too; of an ``entry`` they are lost.
+        of which the server only warns that they are not given are refused, too; of an ``entry`` they are noted.
         """
-        self._not_given.clear()
+        self._warnings.clear()
         try:
             with self._connection.transaction(force_rollback=not keep):
                 if entry is not None:
@@ -239,15 +241,15 @@ class EntryMaker:
                     self._connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
                 else:
                     self._connection.execute(sql)
-                    if self._not_given:
+                    if self._warnings:
                         raise psycopg.Rollback
         except psycopg.Error as exc:
             if not self._is_refusal(exc, spare=spare):
                 raise
             return exc
-        if entry is None and self._not_given:
-            return psycopg.errors.InsufficientPrivilege(self._not_given[0])
-        self._lost += [f"{entry.label}: {warning}" for warning in self._not_given] if entry else []
+        if entry is None and self._warnings:
+            return psycopg.errors.InsufficientPrivilege(self._warnings[0])
+        self.not_given += [f"{entry.label}: {warning}" for warning in self._warnings] if entry else []
         return None
 
     def _is_refusal(self, error: psycopg.Error, *, spare: bool = False) -> bool:

@@ -296,11 +296,12 @@ def grants(
 
 
 def note_not_given(refused: Sequence[str]) -> list[str]:
-    """Return a note about privileges that the destination refuses, where all is made without the source's owners."""
+    """Return a note about privileges that the destination refuses, or says that it has not given."""
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     note = (
-        f"privileges that could not be given: {'; '.join(refused[:_SHOWN])}{more}; pre-data.sql, post-data.sql and"
-        " database.json of the bundle have each, for the owner or a superuser to give once the roles are there"
+        f"privileges that could not be given, unless they are there: {'; '.join(refused[:_SHOWN])}{more};"
+        " pre-data.sql, post-data.sql and database.json of the bundle have each, for the owner or a superuser to give"
+        " once the roles are there"
     )
     return [note] if refused else []
 
