@@ -311,7 +311,7 @@ def in_words(error: BaseException) -> str:
     """Return what was wrong with what somebody else wrote, on one line: Python's own words for it say nothing to the
     reader of a message.
     """
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not {error.encoding.upper()}"
     if type(error) is KeyError:

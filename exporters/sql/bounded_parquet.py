@@ -88,7 +88,7 @@ def rows_of(
     leaves = list(_leaves(iter(footer[_SCHEMA].data)))
     for number, about in enumerate(footer[GROUPS].data):
         group = RowGroup(about, leaves, columns)
-        if chosen is None or chosen(group):
+        if group.rows and (chosen is None or chosen(group)):
             yield from _Contents(file, group, metadata, number).batches(rows)
 
 

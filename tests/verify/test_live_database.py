@@ -178,7 +178,11 @@ def test_a_table_that_only_the_database_has_is_named_unless_it_is_empty_and_a_ga
 def test_other_rows_of_what_a_server_fills_by_itself_are_no_damage(exported, live, change, kind):
     run(live, "DELETE FROM two WHERE id = 0", "DROP TABLE none")
     by_table = words(compare(Changed(exported[1], **change), live))
-    seen = "1 only in the bundle" if "kind" in change else "the bundle's rows cannot be read ('parts')"
+    seen = (
+        "1 only in the bundle"
+        if "kind" in change
+        else "the bundle's rows cannot be read (there is no 'parts')"
+    )
     separator = ":" if "kind" in change else ";"
     assert by_table == {
         "two": (f"is a {kind} that has another number of rows{separator} {seen}", "2", "1", True),

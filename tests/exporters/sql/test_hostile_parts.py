@@ -82,6 +82,6 @@ def test_bytes_that_are_no_text_are_named_by_their_place() -> None:
     with pytest.raises(UnicodeDecodeError) as raised:
         b"a\xff".decode()
     assert in_words(raised.value) == "byte 1 is not UTF-8"
-    assert in_words(ValueError("one line\nand another")) == "one line"
+    assert in_words(ValueError("one line\nand another")) == "one line and another"
     assert in_words(ValueError()) == "ValueError"
     assert in_words(IndexError("list index out of range")) == "it has fewer values than the format says"
