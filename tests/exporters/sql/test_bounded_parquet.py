@@ -11,6 +11,7 @@ import pytest
 
 from exporters.objects.index_rows import INDEX
 from exporters.sql.bounded_parquet import FREE_BYTES, RATIO, reading, rows_of
+from migrate.bundle import catalog
 from migrate.bundle.catalog import CatalogRow, read_catalog, write_catalog
 from migrate.errors import DamageError
 
@@ -132,9 +133,18 @@ def test_tables_of_many_tenants_that_differ_in_a_name_are_an_honest_catalog() ->
     assert read[-1].details is read[-2].details
 
 
-def test_a_catalog_whose_texts_take_too_much_memory_is_damage() -> None:
+def test_a_catalog_whose_texts_take_too_much_memory_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_FREE_BYTES", MIB)
+    monkeypatch.setattr(catalog, "_RATIO", 1)
     out = io.BytesIO()
-    write_catalog(out, (empty_table("t", f"{number}" + "0" * 2 * MIB) for number in range(150)))
+    write_catalog(out, [empty_table("t", "0" * 2 * MIB)] * 9)
+    with pytest.raises(DamageError, match="its texts unpack to more than they may"):
+        read_catalog(out, "data/catalog.parquet")
+    out = io.BytesIO()
+    write_catalog(out, [empty_table("t", "0" * (MIB // 2))] * 9)
+    assert len(read_catalog(out, "data/catalog.parquet")) == 9
+    out = io.BytesIO()
+    write_catalog(out, (empty_table("t", f"{number}" + "0" * (MIB // 2)) for number in range(3)))
     with pytest.raises(DamageError, match=r"data/catalog\.parquet: .*its texts unpack to more than they may"):
         read_catalog(out, "data/catalog.parquet")
 
