@@ -11,9 +11,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypedDict, TypeVar
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 from msgspec.structs import asdict, astuple
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
@@ -145,6 +146,11 @@ def row_values(row: CatalogRow) -> tuple[Any, ...]:
     return tuple(values.values())
 
 
+class _Part(TypedDict):
+    name: str
+    rows: Annotated[int, Meta(ge=0)]
+
+
 class _Texts:
     """The texts of a catalog's rows. Rows that have the same share it: they take memory once."""
 
@@ -181,6 +187,7 @@ def _to_catalog_row(row: dict[str, Any], texts: _Texts) -> CatalogRow:
         if name not in _JSON
     }
     values |= {name: texts.parsed(row[name]) for name in _JSON}
+    msgspec.convert(values["details"].get("parts", ()), list[_Part])
     return CatalogRow(**values)
 
 

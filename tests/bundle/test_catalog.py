@@ -8,6 +8,7 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from exporters.api import CatalogEntry, Gap, Loss
 from migrate.bundle import catalog
@@ -35,7 +36,7 @@ def test_losses_and_gaps_of_several_batches_are_read_as_they_were_written(count)
 
 def rows(*directories: str) -> Iterator[catalog.CatalogRow]:
     for number, directory in enumerate(directories):
-        parts = [{"name": f"{directory}/part-{part}.parquet"} for part in range(2)]
+        parts = [{"name": f"{directory}/part-{part}.parquet", "rows": 1} for part in range(2)]
         entry = CatalogEntry("table", number, "public", f"t{number}", 3, 4, "digest", {"parts": parts})
         yield catalog_row("app", entry, {"lsn": "0/1"})
 
@@ -93,3 +94,22 @@ def test_no_damaged_byte_makes_tables_vanish(step):
 )
 def test_the_table_that_was_meant_is_asked_for(word, question):
     assert catalog.did_you_mean(word, list(rows("a", "b"))) == question
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"parts": "x"},
+        {"parts": [1]},
+        {"parts": [{"name": "p"}]},
+        {"parts": [{"name": 1, "rows": 1}]},
+        {"parts": [{"name": "p", "rows": "1"}]},
+        {"parts": [{"name": "p", "rows": -1}]},
+    ],
+)
+def test_parts_that_are_none_are_damage(details):
+    entry = CatalogEntry("table", 1, "public", "t", 3, 4, "digest", {})
+    file = BytesIO()
+    catalog.write_catalog(file, [replace(catalog_row("app", entry, {}), details=details)])
+    with pytest.raises(DamageError, match=r"data/catalog"):
+        catalog.read_catalog(file, "data/catalog.parquet")

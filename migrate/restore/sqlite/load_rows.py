@@ -28,12 +28,15 @@ from exporters.sqlite.part_reader import PartLong, read_part
 from exporters.sqlite.rows.long_rows import Cell
 from exporters.sqlite.rows.row_batches import UTF_16_CODECS
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError
+from migrate.errors import DamageError, in_words
 from migrate.restore.common.table_parts import (
     AttemptProgress,
     PartFile,
     WrittenRows,
+    damage,
     missing_rows,
     parts_of,
     readable,
@@ -93,7 +96,7 @@ def _without_uncomputed(
     """Return definitions of the tables with virtual columns that could not be computed for some row at the source:
     without these expressions. SQLite computes them when it inserts, and refuses the row. Stand-ins compute the others.
     """
-    exported = {row.name: {column["name"] for column in row.details["columns"]} for row in job.run.tables}
+    exported = {row.name: _columns(row) for row in job.run.tables}
     computed = {name for names in stand_ins.needed_by.values() for name in names}
     definitions = {}
     for entry in job.entries:
@@ -102,6 +105,14 @@ def _without_uncomputed(
             if uncomputed := virtual - exported[entry.name]:
                 definitions[entry.name] = without_expressions(entry.sql or "", uncomputed)
     return definitions
+
+
+def _columns(row: CatalogRow) -> set[str]:
+    """Return the names of the columns that were exported. Raises ``DamageError``."""
+    try:
+        return {column["name"] for column in row.details["columns"]}
+    except (LookupError, TypeError) as exc:
+        raise DamageError(layout.CATALOG, expected=f"the columns of {row.name}", found=in_words(exc)) from exc
 
 
 def _write_parts(
@@ -187,7 +198,11 @@ def _write(
                 with _refusing(connection, refused):
                     write_long(connection, table, names, cells)
             else:
-                insert_rows(connection, table, names, list(compress(rows.columns, is_stored)), refused)
+                columns = list(compress(rows.columns, is_stored))
+                try:
+                    insert_rows(connection, table, names, columns, refused)
+                except (sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, OverflowError) as exc:
+                    raise damage(part, exc) from exc  # values of a type that SQLite does not have
             shown.add(part, rows.rows)
 
 

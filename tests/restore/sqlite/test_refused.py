@@ -2,7 +2,10 @@
 
 import sqlite3
 from contextlib import closing
+from decimal import Decimal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from migrate.restore.sqlite.definitions import without_requirements
@@ -85,3 +88,20 @@ def test_a_row_that_its_definition_refuses_comes_also_where_another_is_left_out_
 )
 def test_only_what_is_required_of_rows_goes_from_a_definition(definition, relaxed):
     assert without_requirements(definition) == relaxed
+
+
+VALUES = (pa.array([Decimal(1)]), pa.array([2**64 - 1], pa.uint64()), pa.array([2**62], pa.timestamp("ns")))
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_a_part_with_values_that_sqlite_does_not_have_is_damage_and_the_rest_comes(tmp_path, values):
+    source = make(tmp_path / "old.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    export_file(source, tmp_path / "bundle")
+    (part,) = (tmp_path / "bundle/data").rglob("*.t/part-*.parquet")
+    table = pq.read_table(part)
+    number = table.schema.get_field_index("a")
+    field = pa.field("a", values.type, metadata=table.schema.field(number).metadata)
+    pq.write_table(table.set_column(number, field, values), part)
+    outcome = restore_file(tmp_path / "bundle", tmp_path / "new.db")
+    assert any(part.name in str(finding) for finding in outcome.findings), outcome
+    assert everything(tmp_path / "new.db")["other"] == everything(source)["other"]
