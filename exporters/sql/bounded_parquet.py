@@ -395,7 +395,7 @@ class _Pieces(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> Any:
-        wanted = self._end - self._position if size is None or size < 0 else size
-        data = self.view(self._position, wanted)
-        self._position += wanted
+        count = self._end - self._position if size is None or size < 0 else size
+        data = self.view(self._position, count)
+        self._position += count
         return data

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict, astuple
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
-from exporters.sql.bounded_parquet import reading, rows_of
+from exporters.sql.bounded_parquet import FREE_BYTES, reading, rows_of
 from migrate.bundle import canonical_json, layout
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ _JSON = ("position", "details")
 _BATCH = 20_000
 _GROUP_BYTES = 16 * 2**20
 """So many bytes of texts at most make a row group, so that each unpacks to less than readers take."""
-_FREE_BYTES, _RATIO = 64 * 2**20, 4096
-"""The texts of a catalog may take so many bytes, and so many for each of the file's: it is kept in memory. Definitions
-of 30 kB that differ in a name take ten bytes in the file.
+_RATIO = 4096
+"""The texts of a catalog may take ``FREE_BYTES``, and so many for each byte of the file: it is kept in memory.
+Definitions of 30 kB that differ in a name take ten bytes in the file.
 """
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     """Read what ``write_catalog`` wrote, from a file that pyarrow can read. Raises ``DamageError`` that
     names ``key``.
     """
-    texts = _Texts(_FREE_BYTES + _RATIO * file.seek(0, os.SEEK_END))
+    texts = _Texts(FREE_BYTES + _RATIO * file.seek(0, os.SEEK_END))
     return list(_read(file, key, _CATALOG, lambda row: _to_catalog_row(row, texts)))
 
 

@@ -85,12 +85,12 @@ def test_the_tour_runs_as_written(tour):
     begin, *tutorial = blocks(TUTORIAL, "sh")[1:]
     lines = "".join(blocks("README.md", "sh")).splitlines()
     env = variables_after(begin, folder, env)
-    said = ""
+    output = ""
     for text in (*tutorial, "\n".join(line for line in lines if line not in "".join(tutorial))):
         ended = run_text(Template(text).safe_substitute(env), folder=folder, env=env)
-        said += ended.out + ended.err
-        assert ended.code == 0, said
-    printed = masked(said)
+        output += ended.out + ended.err
+        assert ended.code == 0, output
+    printed = masked(output)
     shown = [
         *blocks(TUTORIAL, "text"),
         *(text for text in blocks("README.md", "text") if "make " not in text),

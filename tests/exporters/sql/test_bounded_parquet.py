@@ -134,7 +134,7 @@ def test_tables_of_many_tenants_that_differ_in_a_name_are_an_honest_catalog() ->
 
 
 def test_a_catalog_whose_texts_take_too_much_memory_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_FREE_BYTES", MIB)
+    monkeypatch.setattr(catalog, "FREE_BYTES", MIB)
     monkeypatch.setattr(catalog, "_RATIO", 1)
     out = io.BytesIO()
     write_catalog(out, [empty_table("t", "0" * 2 * MIB)] * 9)
