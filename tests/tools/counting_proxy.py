@@ -51,11 +51,11 @@ class CountingProxy:
             except OSError:
                 return
             thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
-            self._connections.append(thread)
             thread.start()
+            self._connections.append(thread)
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._server) as server:
+        with suppress(ConnectionError), client, socket.create_connection(self._server) as server:
             with self._lock:
                 self._sockets |= {client, server}
             back = threading.Thread(target=self._pump, args=(server, client, "received"), daemon=True)
