@@ -35,8 +35,9 @@ from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, NotEmptyError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
+from migrate.progress.progress_file import local_store
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.restore_records import RestoreRecord, read_restore_records
+from migrate.restore.restore_records import IN_PART, RestoreRecord, read_restore_records
 from migrate.restore.source_restore import restore_source
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
@@ -50,6 +51,7 @@ _SHOWN = 20
 _NOT_RESTORED = "not restored"
 _MERGED = ("contents", "address")
 """The checks of ``doctor`` that ``--merge`` goes past: what a destination holds, and where the bundle lies."""
+_NOTED = "noted at"
 REPORTS = "moveout-restored"
 """The directory of reports, one for each bundle, by default."""
 
@@ -82,9 +84,7 @@ class Restored(Struct, frozen=True):
     @property
     def changed_nothing(self) -> bool:
         """Whether all of it was there already."""
-        return all(
-            outcome.skipped_items == outcome.items and not outcome.size_bytes for outcome in self.outcomes
-        )
+        return all(map(_changed_nothing, self.outcomes))
 
     def comparisons(self) -> Sequence[SummaryLine]:
         """Return a line for each source that was read back whole, and is equal."""
@@ -171,6 +171,10 @@ class Restored(Struct, frozen=True):
             console.print_first((Text(f"  ! {line}", style="yellow") for line in lines), len(lines), _SHOWN)
 
 
+def _changed_nothing(outcome: RestoreOutcome) -> bool:
+    return outcome.skipped_items == outcome.items and not outcome.size_bytes
+
+
 def _lost_words(outcome: RestoreOutcome) -> str:
     """Return the names of lost properties, and how many more there are."""
     return list_words(outcome.lost, _NAMED)
@@ -218,11 +222,38 @@ def _first_of(sentences: Sequence[str]) -> str:
     return sentences[0] + (f"; and {len(sentences) - 1:,} more" if len(sentences) > 1 else "")
 
 
-def _last_up(store: Store, bundle: str, name: str, endpoint: Endpoint) -> RestoreRecord | None:
-    """Return the record of the last restore to a destination, where that brought up all of a bundle's source."""
-    records = read_restore_records([store])
-    of_it = [record for record in records if (record.source, record.destination) == (name, endpoint.shown)]
-    return next((record for record in of_it if record.bundle == bundle and record.is_up), None)
+def _last_records(
+    stores: Sequence[Store], bundle: str, destinations: Mapping[str, Endpoint]
+) -> Mapping[str, RestoreRecord]:
+    """Return the records of the last restores of a bundle's sources to these destinations, by source."""
+    wanted = {(bundle, name, endpoint.shown) for name, endpoint in destinations.items()}
+    records = read_restore_records(stores)
+    return {
+        record.source: record
+        for record in records
+        if (record.bundle, record.source, record.destination) in wanted
+    }
+
+
+def _noted_before(record: RestoreRecord | None) -> list[str]:
+    """Return what a restore noted that is over, each note with its time. Where it left something out, the destination
+    keeps its notes; else nothing does.
+    """
+    if record is None or record.result == IN_PART:
+        return []
+    return [note if _is_noted(note) else f"{_NOTED} {record.at}: {note}" for note in record.notes]
+
+
+def _is_noted(note: str) -> bool:
+    return note.startswith(_NOTED)
+
+
+def _with_notes_of(outcome: RestoreOutcome, record: RestoreRecord | None) -> RestoreOutcome:
+    """Return the outcome of a restore that changed nothing with what the one noted that filled the destination."""
+    if record is None or not _changed_nothing(outcome):
+        return outcome
+    before = replace(record, notes=[note for note in record.notes if note not in outcome.notes])
+    return replace(outcome, routine=(*outcome.routine, *_noted_before(before)))
 
 
 class RestoreOptions(Struct, frozen=True):
@@ -270,6 +301,7 @@ def run_restore(
         firsts: dict[str, RestoreOutcome] = {}
         failures = []
         records = restore_records(session, location)
+        last_records = _last_records([store, local_store(location.url)], reader.info.id, destinations)
         for name, endpoint in _in_turn(destinations, outcomes):
             open_pool = (
                 _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
@@ -289,20 +321,22 @@ def run_restore(
                 pack_small_objects=options.snowball,
                 others=_others(destinations, name),
             )
-            was_up = None
+            was_up, last = None, last_records.get(name)
+            notes = _noted_before(last)
             try:
                 if not options.merge:
                     _refuse_overlap(endpoint, location)
                 outcome = restore_source(request, create=options.create or endpoint.create)
+                outcome = _with_notes_of(outcome, last)
                 outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
+                notes = [*outcome.notes, *filter(_is_noted, outcome.routine)]
                 line = _summary_line(outcomes[name])
             except MoveoutError as exc:
                 session.progress.end(stopped=True)
                 if isinstance(exc, NotEmptyError) and endpoint.engine.row_repair and not options.only:
                     exc.next_step += _step_where_filled(store.location, name, endpoint)
-                if isinstance(exc, NotEmptyError) and (
-                    was_up := _last_up(store, reader.info.id, name, endpoint)
-                ):
+                if isinstance(exc, NotEmptyError) and last and last.is_up:
+                    was_up = last
                     used = f"nothing, if the application uses it by now: it was up at {was_up.at}"
                     exc.next_step = f"{used}. Else {exc.next_step}"
                 if len(destinations) > 1:  # else the command ends with this error
@@ -320,6 +354,7 @@ def run_restore(
                     happened=line.happened,
                     next_step=line.next_step,
                     only=", ".join(options.only),
+                    notes=notes,
                 )
             )
         restored = Restored(

@@ -530,7 +530,7 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
 
 def _unfinished_erasure(store: Store, case: Case | None) -> BusyError | None:
     """Return the error by which a transfer is refused where an erasure has not ended, by the case's list of signers;
-    None where there is none.
+    None where there is none. Raises ``GoneError`` where one has ended.
     """
     if exists(store, layout.TAG_MANIFEST) or not exists(store, layout.CUSTODY_LOG):
         return None
@@ -541,6 +541,8 @@ def _unfinished_erasure(store: Store, case: Case | None) -> BusyError | None:
         erase.count_begun(store, load_trust(None, case))
     except BusyError as exc:
         return exc
+    if (gone := erase.erased_before(store)) is not None:
+        raise gone
     return None
 
 

@@ -28,7 +28,7 @@ from migrate.custody.obligations.clock import Verdict
 from migrate.custody.obligations.rulebook import RuleSet
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey, Signer
-from migrate.errors import BusyError, DamageError, NotAllowedError
+from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError
 from migrate.number_text import count_words, things
 from migrate.runtime.crash_points import durable
 from migrate.runtime.progress import Progress
@@ -421,6 +421,21 @@ def count_begun(store: Store, trust: Trust | None) -> int:
             next_step=f"moveout erase {shlex.quote(store.location)} --key FILE finishes it, from any machine",
         )
     return len(begun)
+
+
+def erased_before(store: Store) -> GoneError | None:
+    """Return the error that names the certificate of the last erasure at a location, by the log; None where none has
+    ended there, or something lies there by now.
+    """
+    entries = custody_log.read(store).at(store.location, "erased")
+    if not entries or not all(map(is_kept, store.list())):
+        return None
+    file = entries[-1].what.details.get("file", "not named")
+    return GoneError(
+        f"the bundle at {store.location} was erased on {entries[-1].moment:%Y-%m-%d %H:%M} UTC;"
+        f" the certificate: {file}",
+        next_step=f"moveout custody show {shlex.quote(store.location)} prints who did what to it before",
+    )
 
 
 def _check_recorded(store: MultipartStore, erasing: CustodyEvent) -> None:

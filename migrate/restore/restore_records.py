@@ -23,7 +23,8 @@ UP, IN_PART, FAILED = "yes", "in part", "no"
 class RestoreRecord(Struct, frozen=True):
     """``bundle``: the id of the bundle that was restored. ``destination``: its URL without secrets. ``at``: when the
     restore ended, UTC, ISO 8601. ``result``: "yes", "in part", "differs" or "no"; ``happened`` and ``next_step`` say it
-    in sentences. ``only``: what of a database was asked for, empty for all of it.
+    in sentences. ``only``: what of a database was asked for, empty for all of it. ``notes``: what the restore that
+    wrote the data noted.
     """
 
     bundle: str
@@ -34,6 +35,7 @@ class RestoreRecord(Struct, frozen=True):
     happened: str
     next_step: str = ""
     only: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def is_up(self) -> bool:
@@ -88,6 +90,7 @@ def newest(records: Iterable[RestoreRecord]) -> list[RestoreRecord]:
 def _read(store: Store, key: str) -> RestoreRecord:
     value = canonical_json.decode(store.read(key), key, version=VERSION)
     try:
-        return RestoreRecord(**{name: str(value[name]) for name in RestoreRecord.__struct_fields__})
-    except KeyError as exc:
+        texts = {name: str(value[name]) for name in RestoreRecord.__struct_fields__ if name != "notes"}
+        return RestoreRecord(**texts, notes=tuple(map(str, value.get("notes", ()))))
+    except (KeyError, TypeError) as exc:
         raise DamageError(key, expected="a record of a restore", found=f"none ({in_words(exc)})") from exc

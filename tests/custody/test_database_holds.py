@@ -270,6 +270,9 @@ def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path
         writer.communicate()
     held = call(*words)
     assert (held.code, f"chmod 0444 {file}" in held.out) == (0, True), held.out + held.err
+    elsewhere = call(*words[:-2], tmp_path / "other.json", "--yes")
+    assert (elsewhere.code, "app: held before" in elsewhere.out) == (0, True), elsewhere.out
+    assert "held before" not in held.out
     assert file.stat().st_mode & 0o777 == 0o444
     assert call("export", f"app=sqlite://{file}", "--to", tmp_path / "bundle").code == 0
     assert call("hold", "undo", path, "--yes").code == 0

@@ -993,7 +993,10 @@ def test_the_commands(kept, make_key, tmp_path):
     assert call("custody", "verify", copy).code == 0
     assert call("clock", bundle).code == 9
     assert call("custody", "verify", bundle).code == 0
-    for words in (("verify",), ("status",), ("ls",), ("hold", "status")):
+    status = call("status", bundle)
+    certificate = next((tmp_path / "certificate").glob("*.json")).name
+    assert (status.code, f"the certificate: sig/{certificate}" in status.err) == (7, True), status.err
+    for words in (("verify",), ("ls",), ("hold", "status")):
         gone = call(*words, bundle)
         assert (gone.code, "any more, only its record" in gone.err) == (7, True), gone
         assert "it may be erased" in gone.err

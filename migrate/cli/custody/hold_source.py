@@ -67,6 +67,18 @@ class SourceHolds(Struct, frozen=True):
                 console.print(Text(f"  note: {limit}", style="dim"))
         if self.file:
             console.print(f"→ to take it back: moveout hold undo {self.file}")
+        if before := [
+            standing.name for standing in self.standings if standing.is_held and not standing.in_force
+        ]:
+            names = ", ".join(before)
+            console.print(
+                Text(
+                    f"→ {names}: held before. To take that back: moveout hold undo FILE, with the undo file of then"
+                )
+            )
+            console.print(
+                "  (moveout-hold.json in the directory where it was placed, unless --undo named another)"
+            )
 
 
 @verb(

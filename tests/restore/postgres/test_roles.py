@@ -3,6 +3,7 @@
 import pytest
 
 from migrate.restore.postgres.definitions.roles import setting
+from tests.cli.conftest import call
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
 from tests.tools.bundles import read_bundle, restore_from, restore_whole
 
@@ -227,11 +228,19 @@ def test_privileges_of_a_database_are_given_also_without_its_owner_and_those_not
     assert export_database(url, tmp_path / "bundle").complete
     run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO allottee")
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", as_role(destination, "allottee"))
-    assert outcome.left_out == ()
-    (note,) = [note for note in outcome.notes if note.startswith("privileges that could not be given, ")]
+    words = ("restore", tmp_path / "bundle", f"app={as_role(destination, 'allottee')}", "--json")
+    (result,) = call(*words).json["result"]["restored"]
+    assert result["left_out"] == []
+    (note,) = [note for note in result["notes"] if note.startswith("privileges that could not be given, ")]
     assert 'LANGUAGE plpgsql: no privileges could be revoked for "plpgsql"' in note
     assert 'akeys(public.hstore): no privileges were granted for "akeys"' in note
+    monkeypatch.delenv("PGPASSWORD")
+    assert call(*words).code != 0
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    for _ in range(2):  # a failed restore in between has not lost it
+        (again,) = call(*words).json["result"]["restored"]
+        (line,) = [line for line in again["notes"] if line.endswith(note)]
+        assert line.startswith("noted at ")
     assert fetch(destination, DATABASE)[0][1] == "{=T/allottee,allottee=CTc/allottee,visitor=c/allottee}"
     assert fetch(destination, "SELECT has_table_privilege('visitor', 't', 'SELECT')") == [(True,)]
 
