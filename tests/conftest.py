@@ -104,11 +104,25 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings.load_profile("loaded")  # how fast a value is made says nothing on a machine that others use, too
     _prepare_process()
+    _divide_imports(config)
     if config.option.basetemp is None and config.option.markexpr == "not torture":
         base = make_base_directory()
         if base is not None:
             config.stash[BASE_DIRECTORY] = base
             config.option.basetemp = str(base)
+
+
+def _divide_imports(config: pytest.Config) -> None:
+    """Let each process of a whole run begin with another share of the files.
+
+    pytest compiles a test file when it is first imported, and keeps that on disk. All processes import all files: in
+    the same order, each would compile them all at the same time.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and [Path(one).resolve() for one in config.args] == [ROOT / "tests"]:
+        files = sorted(map(str, (ROOT / "tests").rglob("test_*.py")))
+        begin = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+        config.args[:] = files[begin:] + files[:begin]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -139,16 +153,16 @@ class _FileScheduling(LoadFileScheduling):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that no process ends long after the others."""
+    """Begin with the files that take longest, so that no process ends long after the others. All have one order."""
     config.stash[LONG_TESTS] = [item.nodeid for item in items if item.get_closest_marker("torture")]
     items.sort(key=lambda item: _place(item.nodeid.partition("::")[0]))
 
 
 @cache
-def _place(path: str) -> int:
-    """Return the place of a file among the longest ones; all others come after them."""
+def _place(path: str) -> tuple[int, str]:
+    """Return the place of a file among the longest ones; all others come after them, by their names."""
     places = (place for place, files in enumerate(LONGEST) if path.startswith(files))
-    return next(places, len(LONGEST))
+    return next(places, len(LONGEST)), path
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
