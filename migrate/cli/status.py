@@ -63,6 +63,7 @@ _SHOWN_REASONS, _PAGE_GAPS = 10, 100
 _WATCH_SECONDS = 2.0
 _ENDED_SECONDS = 15.0
 """How long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
+_ADD_MISSING = "once the reasons are gone, run the same export again: it adds what is missing"
 _STATES = {
     "empty": "nothing is there yet; moveout export or moveout transfer brings a bundle, if the URL is right",
     "exporting": "an export is running",
@@ -376,13 +377,20 @@ def _draw_export(console: Console, location: LocationStatus, case_option: str) -
     for name in export_status.left_out:
         console.print(Text(f"  {name}  {left_out_line(name).happened}"))
     if export_status.state == "incomplete":
-        console.print("  → once the reasons are gone, run the same export again: it adds what is missing")
+        console.print(f"  → {_ADD_MISSING}")
+
+
+def _lacking_first(sources: Sequence[SourceStatus]) -> Sequence[SourceStatus]:
+    """Return sources in their order, those first of which something is missing: a page with many is long."""
+    return sorted(sources, key=lambda source: not (source.gaps_total or source.reasons))
 
 
 def _source_words(source: SourceStatus) -> str:
     about = "" if source.exact else "~"
     done = source.done
     words = f"{source.name}  {about}{things(done.items, 'item')}, {about}{bytes_words(done.size_bytes)}"
+    if source.gaps_total:
+        words += f", {things(source.gaps_total, 'gap')}"
     if source.finished:
         return words
     words += " committed"
@@ -658,8 +666,9 @@ def _shown(location: LocationStatus, case_option: str) -> Iterator[ShownRun]:
             title,
             capital(headline),
             good=export.state not in {"stopped", "incomplete"},
+            detail=_ADD_MISSING if export.state == "incomplete" else "",
             sources=[
-                *(_source_words(source).replace("  ", ": ", 1) for source in export.sources),
+                *(_source_words(source).replace("  ", ": ", 1) for source in _lacking_first(export.sources)),
                 *(f"{source.name}: {reason}" for source in export.sources for reason in source.reasons),
                 *(f"{name}: {left_out_line(name).happened}" for name in export.left_out),
             ],

@@ -280,12 +280,21 @@ def _finish_source(
         raise sink.error or SourceError(f"{source.name} could not be finished: {exc!r}") from exc
     if sink.error is not None:
         raise sink.error
+    _count_own_gaps(run, source.name, summary)
     final = FinalRecord(source.name, summary, sink.files)
     run.lease.check()
     if complete:
         write_final(run.store, final)
     run.ledger.add_final(final)
     return summary
+
+
+def _count_own_gaps(run: ExportRun, name: str, summary: SourceSummary) -> None:
+    """Count the gaps that no unit had: those of the others were counted when they ended."""
+    failed = {gap.item for gap in summary.gaps if gap.disposition == "failed"}
+    if failed:
+        of_units = (gap.item for unit in run.ledger.done(name) for gap in unit.outcome.gaps)
+        run.progress.count_gaps(len(failed.difference(of_units)))
 
 
 def _described(

@@ -148,6 +148,8 @@ class Ending(Struct):
     error: str = ""
     next_step: str = "run the same command again: it continues"
     """What helps where it did not end by itself."""
+    printed: str = ""
+    """What it prints at its end; "" where it ended with an error."""
 
     @property
     def words(self) -> str:

@@ -7,16 +7,18 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from migrate.progress.state import ProgressState
+from migrate.progress.state import ProgressState, TaskProgress
 from migrate.report.render import render
 
 REFRESH_SECONDS = 30
 """How often the page is written, and loaded again."""
+_MANY_TASKS = 12
+"""More than these are not all drawn."""
 
 
 class ShownRun(Struct, frozen=True):
     """One command, or one location, on the page. ``good``: nothing is amiss. ``gaps``: source, item and
-    reason. ``sources``: a line each.
+    reason. ``sources``: a line each. ``printed``: what the command printed at its end.
     """
 
     title: str
@@ -27,6 +29,18 @@ class ShownRun(Struct, frozen=True):
     time_left: str = ""
     gaps: Sequence[tuple[str, str, str]] = ()
     sources: Sequence[str] = ()
+    printed: str = ""
+
+    @property
+    def tasks(self) -> Sequence[TaskProgress]:
+        """The tasks of its state, those first that are not done: they are what a reader looks for."""
+        tasks = self.state.tasks if self.state else ()
+        return sorted(tasks, key=lambda task: task.state == "done") if len(tasks) > _MANY_TASKS else tasks
+
+    @property
+    def drawn_tasks(self) -> Sequence[TaskProgress]:
+        """Those of them that are drawn as bars: of many not the ones that are done."""
+        return [task for task in self.tasks if len(self.tasks) <= _MANY_TASKS or task.state != "done"]
 
 
 def capital(words: str) -> str:

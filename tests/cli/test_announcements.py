@@ -1,6 +1,7 @@
 """Who else hears of a command: readers of the status page, a program and a URL of the user's own."""
 
 import base64
+import html
 import json
 import re
 import signal
@@ -18,11 +19,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from migrate.bundle.export_ledger import Totals
 from migrate.cli import status as status_command
 from migrate.cli.progress import status_server
 from migrate.cli.progress.notifier import is_late
+from migrate.cli.progress.status_page_file import shown_state
+from migrate.cli.status import LocationStatus, Status, page_of
 from migrate.errors import INTERRUPTED
-from migrate.progress.state import ProgressState
+from migrate.export.status import ExportStatus, SourceStatus
+from migrate.progress.state import ProgressState, TaskProgress
+from migrate.report.status_page import status_page
 from tests.cli.conftest import MOVEOUT, call
 from tests.cli.test_status import make_large_file
 from tests.tools.clients import boto_client
@@ -115,14 +121,41 @@ def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
     case = write_case(tmp_path, f'{{ url = "{listener.url}" }}')
     text = case.read_text(encoding="utf-8")
     text += f'[[source]]\nname = "gone"\nurl = "sqlite:///{tmp_path}/gone.db"\n'
+    (tmp_path / "torn.db").write_bytes(b"SQLite format 3\0" + bytes(range(200)) * 9)
+    text += f'[[source]]\nname = "torn"\nurl = "sqlite:///{tmp_path}/torn.db"\n'
     case.write_text(text, encoding="utf-8")
     page = tmp_path / "page.html"
     ended = call("export", "-c", case, "--status-page", page)
     assert ended.code == 3, ended.err
     assert [event["event"] for event in listener.events] == ["gaps", "ended"]
-    assert [event["gaps"] for event in listener.events] == [1, 1]
+    assert listener.events[-1]["gaps"] == 2  # the one of a source that was opened counts, too
     assert listener.events[-1]["exit_code"] == 3
-    assert "Done, with gaps" in page.read_text(encoding="utf-8")
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "Done, with gaps" in text
+    for line in filter(None, ended.out.splitlines()):
+        assert line.strip() in text
+    state = ("status", "-c", case, "--json")
+    status = call(*state).json["result"]["locations"][0]["export"]["sources"]
+    assert {source["name"]: source["gaps_total"] for source in status} == {"app": 0, "gone": 1, "torn": 1}
+
+
+def test_the_page_of_many_sources_shows_those_first_that_are_not_done():
+    tasks = [TaskProgress(f"export {number:02}", f"{number:02}", "done") for number in range(20)]
+    tasks[15] = TaskProgress("export late", "late", "running", total_items=2)
+    state = ProgressState(command="export", tasks=tasks)
+    page = status_page("export", [shown_state(state, alive=True)]).decode()
+    assert page.index("export late") < page.index("export 00")
+    assert page.count("export 00") == 1  # a row, and no bar
+    assert page.count("export late") == 2
+    one = Totals(1, 1, 1)
+    sources = [
+        SourceStatus(name, "", one, whole=True, done=one, exact=True, finished=True, gaps=(), gaps_total=gaps)
+        for name, gaps in (("whole", 0), ("lacking", 2))
+    ]
+    exported = ExportStatus("here", "incomplete", "id", "", sources)
+    page = page_of(Status([LocationStatus("here", export=exported)]), "").decode()
+    assert page.index("lacking: 1 item, 1 B, 2 gaps") < page.index("whole: 1 item, 1 B<")
+    assert "run the same export again" in page
 
 
 def test_the_page_of_a_command_that_failed_says_what_to_do(tmp_path):

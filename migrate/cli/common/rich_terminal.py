@@ -30,6 +30,7 @@ _NUMBER = r"\d(?:[\w.,:-]*\w)? (?:(?:d|h|min) \d+ |\d\d:\d\d )?(?=[A-Za-z])"
 _KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$| (?:{_VERBS}) )|\b{_NUMBER}")
 """Commands, up to the end of their part of the sentence, what stands in quotes, and a number with its unit."""
 _BULLETS = ("→ ", "! ", "- ")
+_TEXT_COLUMNS = 100
 
 
 def make_console(escaped: Callable[[str], str], **options: Any) -> Console:
@@ -37,6 +38,16 @@ def make_console(escaped: Callable[[str], str], **options: Any) -> Console:
     console = Console(**options, highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.push_render_hook(_Harmless(escaped))
     return console
+
+
+def printed(draw: Callable[[Console], object], escaped: Callable[[str], str]) -> str:
+    """Return what ``draw`` prints where nobody looks, as plain text."""
+    console = make_console(
+        escaped, file=io.StringIO(), width=_TEXT_COLUMNS, force_terminal=False, no_color=True
+    )
+    draw(console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def make_table(**columns: JustifyMethod) -> Table:

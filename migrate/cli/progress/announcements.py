@@ -13,6 +13,7 @@ import typer
 
 from migrate.case.model import Case
 from migrate.cli.common.session import Answer, Session
+from migrate.cli.common.terminal import Console, plain
 from migrate.errors import MoveoutError
 from migrate.progress.state import Ending, ProgressState
 
@@ -58,6 +59,10 @@ def announced(session: Session, case: Case | None, status_page: str | None, work
     with _watched(session, listeners) as ending:
         answer = work()
         ending.exit_code = answer.exit_code
+        if status_page:
+            from migrate.cli.common.rich_terminal import printed  # noqa: PLC0415  as above
+
+            ending.printed = printed(lambda console: answer.draw(Console(console)), plain)
     return answer
 
 

@@ -39,7 +39,7 @@ class StatusPageFile:
         good = ending.exit_code == OK
         unfinished = [ending.error, ending.next_step] if ending.error or ending.exit_code is None else []
         detail = " → ".join(filter(None, unfinished))
-        shown = ShownRun("", capital(ending.words), good, capital(detail), state)
+        shown = ShownRun("", capital(ending.words), good, capital(detail), state, printed=ending.printed)
         self._put(state, shown, 0)
 
     def _put(self, state: ProgressState, shown: ShownRun, refresh_seconds: int) -> None:
