@@ -146,7 +146,7 @@ def _files(row: CatalogRow, filesystem: BundleFileSystem) -> list[str]:
     """
     if not row.has_rows:
         return filesystem.keys(layout.source_file(row.source, "index/objects-"))
-    keys = [layout.source_file(row.source, str(part["name"])) for part in row.details["parts"]]
+    keys = [layout.source_file(row.source, str(part["name"])) for part in row.parts]
     for key in keys:
         if not filesystem.has(key):
             raise DamageError(

@@ -55,7 +55,7 @@ def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -
     """
     position = 0
     files: dict[str, FileRecord] = {}
-    for part in table.details.get("parts", ()):
+    for part in table.parts:
         count, key = int(part["rows"]), layout.source_file(table.source, str(part["name"]))
         first, last = max(0, start - position), count if end is None else min(count, end - position)
         position += count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypedDict, TypeVar
@@ -20,6 +21,7 @@ from msgspec.structs import asdict, astuple
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
 from exporters.sql.bounded_parquet import FREE_BYTES, reading, rows_of
 from migrate.bundle import canonical_json, layout
+from migrate.errors import DamageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,6 +67,12 @@ class CatalogRow(Struct, frozen=True):
     def full_name(self) -> str:
         """The name with its schema, where it has one: ``shop.orders``."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
+    def parts(self) -> Sequence[Json]:
+        """The ``name`` and ``rows`` of each of its files; names are relative to ``data/<source>/``."""
+        parts: Sequence[Json] = self.details.get("parts", ())
+        return parts
 
     @property
     def has_rows(self) -> bool:
@@ -115,7 +123,17 @@ def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     names ``key``.
     """
     texts = _Texts(FREE_BYTES + _RATIO * file.seek(0, os.SEEK_END))
-    return list(_read(file, key, _CATALOG, lambda row: _to_catalog_row(row, texts)))
+    rows = list(_read(file, key, _CATALOG, lambda row: _to_catalog_row(row, texts)))
+    for what, names in (
+        ("table", Counter((row.source, row.full_name) for row in rows)),
+        ("part", Counter((row.source, part["name"]) for row in rows for part in row.parts)),
+    ):
+        for (source, name), count in names.most_common(1):
+            if count > 1:
+                raise DamageError(
+                    key, expected=f"each {what} once", found=f"{name} of {source} {count} times"
+                )
+    return rows
 
 
 def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:
@@ -146,9 +164,36 @@ def row_values(row: CatalogRow) -> tuple[Any, ...]:
     return tuple(values.values())
 
 
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
 class _Part(TypedDict):
     name: str
-    rows: Annotated[int, Meta(ge=0)]
+    rows: _Count
+
+
+class _Column(TypedDict):
+    name: str
+
+
+class _Details(TypedDict, total=False):
+    parts: list[_Part]
+    columns: list[_Column]
+    ancestors: list[tuple[str, str]]
+    extension: str
+    history: tuple[str, str] | bool
+    shadow_of: str
+
+
+class _Checked(TypedDict):
+    """What readers take from a row as it is. The rest of ``details`` is of the source's own making."""
+
+    kind: ItemKind
+    number: _Count
+    items: _Count
+    size_bytes: _Count
+    digest: Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{32})?\Z")]
+    details: _Details
 
 
 class _Texts:
@@ -187,7 +232,9 @@ def _to_catalog_row(row: dict[str, Any], texts: _Texts) -> CatalogRow:
         if name not in _JSON
     }
     values |= {name: texts.parsed(row[name]) for name in _JSON}
-    msgspec.convert(values["details"].get("parts", ()), list[_Part])
+    for part in msgspec.convert(values, _Checked)["details"].get("parts", ()):
+        if not layout.is_payload_name(part["name"]):
+            raise ValueError(f"{part['name']!r} cannot be a file of a bundle")
     return CatalogRow(**values)
 
 

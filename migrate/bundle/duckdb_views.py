@@ -50,7 +50,7 @@ def views_of(rows: Iterable[CatalogRow]) -> list[View]:
     views: list[View] = []
     used: set[tuple[str, str]] = set()
     for row in rows:
-        if row.has_rows and (not row.details.get("parts") or row.details.get("columns") == []):
+        if row.has_rows and (not row.parts or row.details.get("columns") == []):
             continue
         schema, name = (_clean(row.schema), _clean(row.name)) if row.has_rows else ("", OBJECTS)
         schema, name = schema or _DEFAULT_SCHEMA, name or "_"
@@ -99,5 +99,5 @@ def _patterns(row: CatalogRow) -> list[str]:
     elif row.directory:
         names = [f"{row.directory}/*.parquet"]
     else:
-        names = [str(part["name"]) for part in row.details["parts"]]
+        names = [str(part["name"]) for part in row.parts]
     return [layout.source_file(row.source, name) for name in names]

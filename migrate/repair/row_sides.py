@@ -131,7 +131,7 @@ class BundleRows:
         self.part = ""
         self._part_reader = part_reader
         self._reader = reader
-        self._keys = [layout.source_file(table.source, str(part["name"])) for part in table.details["parts"]]
+        self._keys = [layout.source_file(table.source, str(part["name"])) for part in table.parts]
 
     @cached_property
     def columns(self) -> Sequence[str]:

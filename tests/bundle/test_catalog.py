@@ -37,7 +37,7 @@ def test_losses_and_gaps_of_several_batches_are_read_as_they_were_written(count)
 def rows(*directories: str) -> Iterator[catalog.CatalogRow]:
     for number, directory in enumerate(directories):
         parts = [{"name": f"{directory}/part-{part}.parquet", "rows": 1} for part in range(2)]
-        entry = CatalogEntry("table", number, "public", f"t{number}", 3, 4, "digest", {"parts": parts})
+        entry = CatalogEntry("table", number, "public", f"t{number}", 3, 4, "0" * 32, {"parts": parts})
         yield catalog_row("app", entry, {"lsn": "0/1"})
 
 
@@ -57,7 +57,18 @@ def test_parts_in_two_directories_have_none_in_common():
 
 @pytest.mark.parametrize(
     "change",
-    [{"details": "[]"}, {"position": "1"}, {"details": "{"}, {"directory": "data/../.."}, {"name": b"\xff"}],
+    [
+        {"kind": "view"},
+        {"number": -1},
+        {"items": -1},
+        {"size_bytes": -1},
+        {"digest": "g" * 32},
+        {"details": "[]"},
+        {"position": "1"},
+        {"details": "{"},
+        {"directory": "data/../.."},
+        {"name": b"\xff"},
+    ],
 )
 def test_a_catalog_with_other_values_is_damage_of_that_file(change):
     file = BytesIO()
@@ -105,11 +116,24 @@ def test_the_table_that_was_meant_is_asked_for(word, question):
         {"parts": [{"name": 1, "rows": 1}]},
         {"parts": [{"name": "p", "rows": "1"}]},
         {"parts": [{"name": "p", "rows": -1}]},
+        {"parts": [{"name": "../../p", "rows": 1}]},
+        {"parts": [{"name": "p", "rows": 1}, {"name": "p", "rows": 1}]},
+        {"columns": [{"type": "int"}]},
+        {"ancestors": "public.t"},
+        {"history": ["from"]},
     ],
 )
-def test_parts_that_are_none_are_damage(details):
-    entry = CatalogEntry("table", 1, "public", "t", 3, 4, "digest", {})
+def test_details_that_are_none_are_damage(details):
+    entry = CatalogEntry("table", 1, "public", "t", 3, 4, "0" * 32, {})
     file = BytesIO()
     catalog.write_catalog(file, [replace(catalog_row("app", entry, {}), details=details)])
     with pytest.raises(DamageError, match=r"data/catalog"):
         catalog.read_catalog(file, "data/catalog.parquet")
+
+
+def test_a_table_that_is_there_twice_is_damage():
+    file = BytesIO()
+    (row,) = rows("data/app/tables/1")
+    catalog.write_catalog(file, [row, replace(row, details={})])
+    with pytest.raises(DamageError, match=r"expected each table once, found public\.t0 of app 2 times"):
+        catalog.read_catalog(file, "catalog")
