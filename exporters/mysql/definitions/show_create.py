@@ -32,6 +32,7 @@ from exporters.mysql.definitions.show_create_parser import (
 )
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
+from exporters.mysql.definitions.statement_begin import trigger_of_any_database
 from exporters.mysql.definitions.unprintable_text import with_expressions, with_labels
 from exporters.mysql.definitions.unrepresented import unrepresented_losses
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, number_of
@@ -340,6 +341,8 @@ def read_definition(connection: Connection, kind: str, name: str) -> Definition:
     definition["sql"] = with_returned(definition)
     definition["sql"] = with_null(definition)
     definition["sql"] = without_database(definition["sql"], connection.address.database)
+    if kind == "trigger":
+        definition["sql"] = trigger_of_any_database(definition["sql"])
     return definition
 
 

@@ -5,56 +5,135 @@ import json
 import pytest
 
 from migrate.errors import DamageError
-from migrate.restore.mysql.definitions.recorded_definitions import _parsed
+from migrate.restore.mysql.definitions.recorded_definitions import _parsed, without_database
 
 KEY = "data/shop/schema/definitions.json"
 
 
-def entries(sql: str) -> bytes:
-    return json.dumps([{"kind": "table", "name": "t", "sql": sql}]).encode()
+DATABASE = {"kind": "database", "name": "", "charset": "utf8mb4", "collation": "utf8mb4_bin"}
+
+
+def parsed(*entries: dict[str, str], database: str = "shop") -> list[dict[str, str]]:
+    return _parsed(json.dumps([DATABASE, *entries]).encode(), KEY, database)[1:]
+
+
+def entry(kind: str, name: str, sql: str) -> dict[str, str]:
+    more = {"sequence": {"next": 1, "rounds": 0}, "trigger": {"table": "t"}}.get(kind, {})
+    return {"kind": kind, "name": name, "sql": sql, **more}
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("kind", "sql"),
     [
-        "GRANT ALL ON *.* TO evil",
-        "SELECT 'x' INTO OUTFILE '/tmp/x'",
-        "SET GLOBAL general_log_file = '/tmp/x'",
-        "/*!50001 CREATE TABLE t (a int) */",
-        "CREATE USER evil",
-        "create or replace user evil",
-        "CREATE /**/ USER evil",
-        "CREATE OR/**/REPLACE USER evil",
-        "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (HOST 'evil')",
-        "CREATE FUNCTION f RETURNS STRING SONAME 'evil.so'",
-        "CREATE AGGREGATE FUNCTION f RETURNS int soname 'evil.so'",
-        "CREATE FUNCTION f RETURNS/**/STRING/**/SONAME 'evil.so'",
-        "CREATE FUNCTION f /*(*/ RETURNS STRING /*!50000SONAME*/ 'evil.so'",
-        "CREATE DEFINER=`a`@`%` FUNCTION f RETURNS STRING SONAME 'evil.so'",
-        "CREATE DEFINER=`a`@`%`/**/FUNCTION f RETURNS STRING SONAME 'evil.so'",
+        ("table", "GRANT ALL ON *.* TO evil"),
+        ("table", "SELECT 'x' INTO OUTFILE '/tmp/x'"),
+        ("table", "SET GLOBAL general_log_file = '/tmp/x'"),
+        ("table", "/*!50001 CREATE TABLE x (a int) */"),
+        ("table", "CREATE TABLE `x` SELECT * FROM mysql.user"),
+        ("table", "CREATE TABLE shop.x (a int)"),
+        ("table", "CREATE TABLE /**/`live`/**/./**/`x` (a int)"),
+        ("table", "CREATE OR REPLACE TABLE `x` (a int)"),
+        ("table", "CREATE TABLE `users` (a int)"),
+        ("table", "CREATE VIEW `x` AS SELECT * FROM live.users"),
+        ("view", "CREATE OR REPLACE VIEW `live`.`x` AS SELECT 1"),
+        ("view", "CREATE VIEW `live`.`x` AS SELECT 1"),
+        ("trigger", "CREATE TRIGGER live.x BEFORE INSERT ON live.t FOR EACH ROW SET @a = 1"),
+        ("trigger", "CREATE TRIGGER \udcc3.x BEFORE INSERT ON live.t FOR EACH ROW SET @a = 1"),
+        ("procedure", "CREATE PROCEDURE live.x() SELECT 1"),
+        ("event", "CREATE EVENT live.x ON SCHEDULE EVERY 1 DAY DO SELECT 1"),
+        ("event", "CREATE USER evil"),
+        ("user", "CREATE USER x"),
+        ("view", "create or replace user evil"),
+        ("view", "CREATE /**/ USER evil /**/ VIEW x"),
+        ("table", "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (HOST 'evil')"),
+        ("function", "CREATE FUNCTION x RETURNS STRING SONAME 'evil.so'"),
+        ("function", "CREATE AGGREGATE FUNCTION x RETURNS int soname 'evil.so'"),
+        ("function", "CREATE FUNCTION x /*(*/ RETURNS STRING /*!50000SONAME*/ 'evil.so'"),
+        ("function", "CREATE DEFINER=`a`@`%`/**/FUNCTION x RETURNS STRING SONAME 'evil.so'"),
+        ("procedure", f"CREATE {'/**/' * 100}"),
     ],
 )
-def test_what_makes_no_part_of_a_database_is_damage(sql):
-    with pytest.raises(DamageError, match="a part of a database in entry 1"):
-        _parsed(entries(sql), KEY)
+def test_what_makes_something_else_is_damage(kind, sql):
+    with pytest.raises(DamageError, match=f"what makes {kind} x in entry 2"):
+        parsed(entry(kind, "x", sql))
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("kind", "name", "sql"),
     [
-        "CREATE TABLE `t` (a int)",
-        "CREATE OR REPLACE VIEW `v` AS SELECT 1",
-        "CREATE ALGORITHM=UNDEFINED DEFINER=`a`@`%` SQL SECURITY DEFINER VIEW `v` AS SELECT 1",
-        "CREATE DEFINER=`a`@`%` FUNCTION `f`() RETURNS int RETURN 1",
-        "CREATE DEFINER=`a`@`%` PACKAGE BODY `p` AS END",
-        "CREATE AGGREGATE FUNCTION `f`(x int) RETURNS int RETURN 1",
-        "CREATE JSON RELATIONAL DUALITY VIEW `v` AS SELECT 1",
-        "CREATE SPATIAL REFERENCE SYSTEM IF NOT EXISTS 40000 NAME 'x'",
-        "CREATE SEQUENCE `s`",
-        "CREATE TABLE `t` (a int COMMENT 'a library: RETURNS INT SONAME')",
-        "CREATE DEFINER=`a`@`%` PROCEDURE `p`() SELECT 'CREATE FUNCTION f RETURNS INT SONAME'",
-        "CREATE DEFINER=`a`@`%` FUNCTION `f`() RETURNS int RETURN 1 -- it was RETURNS INT SONAME",
+        ("table", "t", "CREATE TABLE `t` (a int)"),
+        ("table", "a`b", "CREATE TABLE `a``b` (\n  `a` int COMMENT 'a library: RETURNS INT SONAME')"),
+        (
+            "view",
+            "v",
+            "CREATE ALGORITHM=UNDEFINED DEFINER=`a`@`%` SQL SECURITY DEFINER VIEW `v` AS select 1 AS `1`",
+        ),
+        (
+            "view",
+            "v",
+            "CREATE ALGORITHM=MERGE DEFINER=`a` SQL SECURITY INVOKER VIEW `shop`.`v` AS select 1 AS `1`",
+        ),
+        ("view", "v", "CREATE JSON RELATIONAL DUALITY VIEW `v` AS SELECT 1"),
+        (
+            "function",
+            "f",
+            "CREATE DEFINER=`a`@`%` FUNCTION `f`() RETURNS int RETURN 1 -- it was RETURNS INT SONAME",
+        ),
+        ("function", "f", "CREATE DEFINER=`a`@`%` AGGREGATE FUNCTION `f`(x int) RETURNS int RETURN 1"),
+        ("package body", "p", 'CREATE DEFINER="a"@"%" PACKAGE BODY "p" AS END'),
+        ("spatial reference system", "40000", "CREATE SPATIAL REFERENCE SYSTEM IF NOT EXISTS 40000 NAME 'x'"),
+        ("sequence", "s", "CREATE SEQUENCE `s` start with 1"),
+        ("library", "l", "CREATE LIBRARY `l`\n    LANGUAGE JAVASCRIPT AS $$ $$"),
+        ("event", "e", "CREATE DEFINER=`a`@`%` EVENT `e` ON SCHEDULE EVERY 1 YEAR DO SELECT 1"),
+        (
+            "trigger",
+            "t\u00e4",
+            "CREATE DEFINER=`a`@`%` trigger t\udcc3\udca4 before insert on t for each row set @a=1",
+        ),
+        (
+            "trigger",
+            "t",
+            "CREATE DEFINER=`a`@`%` trigger /* My */ -- x\n t # y\n before insert on t for each row begin end",
+        ),
     ],
 )
-def test_what_a_server_prints_is_taken(sql):
-    assert _parsed(entries(sql), KEY)[0]["sql"] == sql
+def test_what_a_server_prints_is_taken(kind, name, sql):
+    (definition,) = parsed(entry(kind, name, sql))
+    assert definition["sql"] == sql
+    assert without_database(definition)["sql"] == sql
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "trigger shop.t before insert on shop.`u` for",
+        'TRIGGER IF NOT EXISTS "shop" . t BEFORE INSERT ON /**/ shop . `u` FOR',
+    ],
+)
+def test_a_trigger_is_made_in_the_database_that_is_restored_to(typed):
+    (definition,) = parsed(
+        entry("trigger", "t", f"CREATE DEFINER=`a`@`%` {typed} each row set @a = 'shop.t'")
+    )
+    made = without_database(definition)["sql"]
+    assert made.lower().replace("/**/ ", "").replace("if not exists ", "") == (
+        "create definer=`a`@`%` trigger t before insert on `u` for each row set @a = 'shop.t'"
+    )
+
+
+@pytest.mark.parametrize("name", ["client", "connection", "database_collation"])
+def test_a_charset_is_a_name_and_no_part_of_a_statement(name):
+    """They stand in SET and ALTER as they are: ``utf8mb4, GLOBAL general_log = 1`` changed the server."""
+    view = entry("view", "v", "CREATE VIEW `v` AS select 1") | {name: "utf8mb4, GLOBAL general_log = 1"}
+    with pytest.raises(DamageError, match=name):
+        parsed(view)
+
+
+def test_a_definition_that_is_there_twice_is_damage():
+    table = entry("table", "t", "CREATE TABLE `t` (a int)")
+    with pytest.raises(DamageError, match="table t 2 times"):
+        parsed(table, table)
+
+
+def test_definitions_begin_with_those_of_the_database():
+    with pytest.raises(DamageError, match="the database's own definition in entry 1"):
+        _parsed(b"[]", KEY)

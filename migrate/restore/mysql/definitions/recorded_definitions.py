@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from msgspec import Meta
 
 from exporters.mysql.definitions.show_create import DEFINITIONS
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
+from exporters.mysql.definitions.statement_begin import made_by, trigger_of_any_database
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
@@ -25,6 +29,10 @@ _SYSTEM = re.compile(r"/\*!80003 SRID (\d+) \*/")
 _NEXT_VALUE = re.compile(r"nextval\(`((?:[^`]|``)*)`\)", re.IGNORECASE)
 
 
+_Word = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]+\Z")]
+"""The name of a charset or of a collation: it stands in statements as it is."""
+
+
 class RecordedDefinition(TypedDict):
     """An entry of ``definitions.json``; docs/FORMAT.md says which kind has what."""
 
@@ -32,16 +40,16 @@ class RecordedDefinition(TypedDict):
     name: str
     sql: NotRequired[str]
     table: NotRequired[str]
-    charset: NotRequired[str]
-    collation: NotRequired[str]
+    charset: NotRequired[_Word]
+    collation: NotRequired[_Word]
     comment: NotRequired[str]
     next: NotRequired[int]
     rounds: NotRequired[int]
     sql_mode: NotRequired[str]
     time_zone: NotRequired[str]
-    client: NotRequired[str]
-    connection: NotRequired[str]
-    database_collation: NotRequired[str]
+    client: NotRequired[_Word]
+    connection: NotRequired[_Word]
+    database_collation: NotRequired[_Word]
 
 
 _NEEDED_OF_ALL = frozenset({"sql"})
@@ -53,19 +61,8 @@ _NEEDED = {
 """What entries of a kind have besides what all have."""
 
 
-_MAKES = re.compile(r"\s*CREATE\s+(?:OR\s+REPLACE\s+)?([A-Z]+)[\s=]", re.IGNORECASE)
-_MADE = {
-    "AGGREGATE", "ALGORITHM", "DEFINER", "EVENT", "FUNCTION", "JSON", "LIBRARY", "PACKAGE", "PROCEDURE", "SEQUENCE",
-    "SPATIAL", "SQL", "TABLE", "TRIGGER", "VIEW",
-}  # fmt: skip
-"""With these words continues what SHOW CREATE prints of anything that belongs to a database."""
-_NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
-_NO_LIBRARY = re.compile(
-    rf"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:DEFINER\s*=\s*{_NAME}(?:@{_NAME})?\s+)?"
-    rf"(?:(?:AGGREGATE\s+)?FUNCTION\s+{_NAME}\s*\(|(?!AGGREGATE|DEFINER|FUNCTION)[A-Z]+[\s=])",
-    re.IGNORECASE,
-)
-"""A function of a library has no parameters: its name is followed by RETURNS … SONAME."""
+_KINDS = frozenset({*BEFORE_ROWS, *AFTER_ROWS, *LAST})
+_OF_A_DATABASE = frozenset({"trigger", "view"})
 
 
 def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
@@ -73,31 +70,51 @@ def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
     key = layout.source_file(source, DEFINITIONS)
     for file in reader.source_files(source, "schema/"):
         if file.key == key:
-            return _parsed(reader.read_checked(file), key)
+            database = str(reader.last_position_value(source, "database") or "")
+            return _parsed(reader.read_checked(file), key, database)
     raise DamageError(key, expected="a file", found="nothing")
 
 
-def _parsed(data: bytes, key: str) -> list[Definition]:
+def _parsed(data: bytes, key: str, database: str = "") -> list[Definition]:
     entries = canonical_json.decode_entries(data, key, RecordedDefinition, holds_bytes=True)
+    if not entries or entries[0]["kind"] != "database":
+        raise DamageError(key, expected="the database's own definition in entry 1", found="none")
     for number, entry in enumerate(entries):
-        if missing := _NEEDED.get(entry["kind"], _NEEDED_OF_ALL) - entry.keys():
-            raise DamageError(
-                key, expected=f"{', '.join(sorted(missing))} in entry {number + 1}", found="none"
-            )
-        if "sql" in entry and not _makes_a_part(entry["sql"]):
-            expected = f"what makes a part of a database in entry {number + 1}"
-            raise DamageError(key, expected=expected, found=repr(entry["sql"][:80]))
+        kind, place = entry["kind"], f"in entry {number + 1}"
+        if missing := _NEEDED.get(kind, _NEEDED_OF_ALL) - entry.keys():
+            raise DamageError(key, expected=f"{', '.join(sorted(missing))} {place}", found="none")
+        if number and not (kind in _KINDS and _makes(entry, database)):
+            expected = f"what makes {kind} {entry['name']} {place}"
+            raise DamageError(key, expected=expected, found=repr(entry.get("sql", "")[:80]))
+    [((kind, name), count)] = Counter((entry["kind"], entry["name"]) for entry in entries).most_common(1)
+    if count > 1:
+        raise DamageError(key, expected="each definition once", found=f"{kind} {name} {count} times")
     return [dict(entry) for entry in entries]
 
 
-def _makes_a_part(sql: str) -> bool:
-    """Tell whether a statement makes a part of a database, rather than an account, say, or a file of the server: it is
-    run with the rights of whoever restores.
+def _makes(entry: RecordedDefinition, database: str) -> bool:
+    """Tell whether a statement makes what its entry says in the database, rather than an account, say, or a file of the
+    server, or in place of what another database has: it is run with the rights of whoever restores.
     """
-    match = _MAKES.match(sql)
-    if match is None or match[1].upper() not in _MADE:
+    match = made_by(entry["kind"]).match(entry["sql"])
+    if match is None:
         return False
-    return "soname" not in sql.lower() or _NO_LIBRARY.match(sql) is not None
+    name = _unquoted(match["name"])
+    if name.isascii() and entry["name"].isascii() and name.lower() != entry["name"].lower():
+        return False
+    of = match["database"]
+    return of is None or (entry["kind"] in _OF_A_DATABASE and database in {"", _unquoted(of)})
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace(name[0] * 2, name[0]) if name[0] in '`"' else name
+
+
+def without_database(definition: Definition) -> Definition:
+    """Return a trigger without the database that whoever made it has named, as newer exports have it."""
+    if definition["kind"] != "trigger":
+        return definition
+    return {**definition, "sql": trigger_of_any_database(definition["sql"])}
 
 
 def step_of(definition: Definition) -> str:
