@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from msgspec import Struct
@@ -41,7 +42,7 @@ def parts_of(tables: Sequence[CatalogRow]) -> list[PartFile]:
     return [
         PartFile(table, part["name"], part["rows"], first=not position)
         for table in tables
-        for position, part in enumerate(table.details["parts"])
+        for position, part in enumerate(table.parts)
     ]
 
 
@@ -66,6 +67,17 @@ def damage(part: PartFile, error: BaseException) -> DamageError:
         found=in_words(error)[:200],
         next_step="run verify --level full on the bundle and fetch the file again",
     )
+
+
+@contextmanager
+def reading_part(part: PartFile) -> Iterator[None]:
+    """Raise ``DamageError`` that names the part for all that reading it may raise."""
+    from exporters.sql.parquet_read import READ_ERRORS  # noqa: PLC0415  imports Arrow: a third of a second of a start
+
+    try:
+        yield
+    except READ_ERRORS as exc:
+        raise damage(part, exc) from exc
 
 
 def missing_rows(label: str, part: PartFile, error: DamageError) -> str:
@@ -133,19 +145,15 @@ class RowsToWrite:
 
 
 def readable(
-    part: PartFile,
-    items: Iterator[_Item],
-    errors: tuple[type[Exception], ...],
-    cancellation: CancellationToken | None = None,
+    part: PartFile, items: Iterator[_Item], cancellation: CancellationToken | None = None
 ) -> Iterator[_Item]:
-    """Pass on what is read of a part. Raises ``DamageError`` for ``errors`` of the reading, ``Cancelled``."""
+    """Pass on what is read of a part. Raises ``DamageError`` where that fails, ``Cancelled``."""
     while True:
         if cancellation is not None:
             cancellation.check()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except errors as exc:
-            raise damage(part, exc) from exc
+        with reading_part(part):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
         yield item

@@ -21,7 +21,6 @@ from typing import Any
 from msgspec import Struct
 
 from exporters.row_digest import Advance
-from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.catalog import SqliteTable, read_catalog
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 from exporters.sqlite.part_reader import PartLong, read_part
@@ -190,9 +189,12 @@ def _write(
 ) -> None:
     """Insert the rows of a part. With ``refused``, that gets the reason of each that SQLite does not take."""
     with reader.open(part.key) as file:
-        for rows in readable(part, read_part(file), READ_ERRORS):
+        for rows in readable(part, read_part(file)):
             is_stored = [not generated for generated in rows.shown.generated]
             names = list(compress(rows.shown.names, is_stored))
+            there = {column.name.lower() for column in table.columns}
+            if unknown := [name for name in names if name is not None and name.lower() not in there]:
+                raise damage(part, ValueError(f"{label(SCHEMA, table.name)} has no column {unknown[0]!r}"))
             if isinstance(rows, PartLong):
                 cells = list(compress(rows.row.cells, is_stored))
                 with _refusing(connection, refused):

@@ -21,7 +21,6 @@ from contextlib import closing, suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporters.sql.parquet_read import READ_ERRORS
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import SchemaEntry, check_library, read_catalog
 from exporters.sqlite.files.backup import open_file
@@ -294,7 +293,7 @@ def _counters(job: SqliteRestore) -> dict[str, int]:
     counters: dict[str, int] = {}
     for part in parts_of([job.counters] if job.counters is not None else []):
         with job.run.reader.open(part.key) as file:
-            for some in readable(part, read_part(file), READ_ERRORS):
+            for some in readable(part, read_part(file)):
                 assert isinstance(some, PartRows)  # their values are names and numbers
                 columns = dict(
                     zip(some.shown.names, (column.to_list() for column in some.columns), strict=True)

@@ -25,7 +25,7 @@ from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.mysql.sessions.driver_connection import BulkInsert, send
 from exporters.row_digest import Advance, RowsDigest, digest_pieces, digest_texts
 from exporters.sql.large_values.long_values import LongRow, batch_of
-from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
+from exporters.sql.parquet_read import ParquetPart, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
@@ -35,9 +35,9 @@ from migrate.restore.common.table_parts import (
     AttemptProgress,
     PartFile,
     batches_of,
-    damage,
     parts_of,
     readable,
+    reading_part,
 )
 from migrate.restore.mysql.definitions.object_maker import needs_the_user
 from migrate.restore.mysql.destination import DestinationConnection, make_empty
@@ -57,7 +57,13 @@ from migrate.restore.mysql.rows.insert_statements import (
     literals_of,
 )
 from migrate.restore.mysql.rows.relaxed_constraints import CHECK_VIOLATED, Relaxation, loosen
-from migrate.restore.mysql.rows.system_versioning import history_of, holding_still, lasting, momentary
+from migrate.restore.mysql.rows.system_versioning import (
+    history_of,
+    holding_still,
+    lasting,
+    momentary,
+    require_history,
+)
 from migrate.runtime.crash_points import durable
 
 Select = Callable[[pa.RecordBatch | LongRow], pa.RecordBatch | LongRow]
@@ -166,7 +172,7 @@ class RowWriter:
         try:
             if isinstance(error, RowTooLargeError):
                 opened = self._open(connection, part)
-                rows = readable(part, opened.rows(), READ_ERRORS, self._workers.cancellation)
+                rows = readable(part, opened.rows(), self._workers.cancellation)
                 self.too_large.append((part, opened.largest(rows, opened.key(connection)) or error))
             else:
                 self.damaged.append((part, error))
@@ -265,7 +271,7 @@ class RowWriter:
     ) -> None:
         opened = self._open(connection, part)
         values = (some for rows in opened.rows() for some in opened.values(rows, in_bulk=in_bulk))
-        readable_values = readable(part, values, READ_ERRORS, self._workers.cancellation)
+        readable_values = readable(part, values, self._workers.cancellation)
         with closing(BulkInsert(connection.raw, opened.prepared)) as bulk:
             for statement in opened.statements(readable_values):
                 if statement.types:
@@ -275,12 +281,11 @@ class RowWriter:
                 progress.add(part, statement.rows)
 
     def _open(self, connection: DestinationConnection, part: PartFile) -> _Opened:
-        try:
-            file = open_part(self._reader.open(part.key))
-            without = computed_of(connection, part.table.name, file.schema_arrow)
-        except READ_ERRORS as exc:
-            raise damage(part, exc) from exc
         history = history_of(part.table)
+        with reading_part(part):
+            file = open_part(self._reader.open(part.key))
+            require_history(file.schema_arrow, history)
+            without = computed_of(connection, part.table.name, file.schema_arrow)
         select = partial(lasting if connection.takes_history else holding_still, history=history)
         without = without if connection.takes_history else [*history, *without]
         allowed = connection.longest_statement_bytes()
@@ -293,7 +298,7 @@ class RowWriter:
             connection.run("BEGIN")
             mark_done(connection, part.name)
         refusals = Refusals()
-        for rows in readable(part, opened.rows(), READ_ERRORS, self._workers.cancellation):
+        for rows in readable(part, opened.rows(), self._workers.cancellation):
             for piece in pieces_of(rows, _FEW if transactional(part) else 1):
                 opened.insert(connection, piece, refusals)
         note_refused(connection, part.table.name, part.name, refusals.digest, refusals.reason)
@@ -328,7 +333,7 @@ class RowWriter:
                 opened = self._open(connection, part)
                 opened = replace(opened, without=[*opened.without, *history])
                 key = opened.key(connection)
-                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.cancellation):
+                for some in readable(part, rows_of(opened.file), self._workers.cancellation):
                     for begin, rows in momentary(some, history):
                         connection.run(f"SET SESSION timestamp = {begin}")
                         opened.insert(connection, rows, refusals)

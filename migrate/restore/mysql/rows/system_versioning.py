@@ -29,6 +29,13 @@ def history_of(table: CatalogRow) -> list[str]:
     return list(table.details.get("history", ()))
 
 
+def require_history(schema: pa.Schema, history: Sequence[str]) -> None:
+    """Raise ``ValueError`` where a part lacks a column that records when a row was valid."""
+    for name in history:
+        if name not in schema.names or not pa.types.is_timestamp(schema.field(name).type):
+            raise ValueError(f"there is no column {name!r} of moments")
+
+
 def holding_still(rows: pa.RecordBatch | LongRow, history: Sequence[str]) -> pa.RecordBatch | LongRow:
     """Return the rows that hold still: all of a table that has no ``history``."""
     if not history:

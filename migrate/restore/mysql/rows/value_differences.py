@@ -20,10 +20,10 @@ from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.row_digest import RowsDigest, digest_pieces, digest_texts
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, batch_of
-from exporters.sql.parquet_read import READ_ERRORS, open_part, rows_of
+from exporters.sql.parquet_read import open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.restore.common.table_parts import damage, parts_of
+from migrate.restore.common.table_parts import parts_of, reading_part
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.destination import MysqlDestination
 
@@ -65,7 +65,7 @@ def _as_held(
     """
     digest, counts = RowsDigest(), Counter[tuple[str, str]]()
     for part in parts_of([table]):
-        try:
+        with reading_part(part):
             for batch_or_row in rows_of(open_part(reader.open(part.key))):
                 long = batch_or_row.long if isinstance(batch_or_row, LongRow) else {}
                 batch = _held(_narrowed(batch_of(batch_or_row), without), counts, long, mariadb=mariadb)
@@ -73,8 +73,6 @@ def _as_held(
                     digest += digest_pieces(payload_pieces(LongRow(batch, batch_or_row.long)))
                 else:
                     digest += digest_texts(texts_of(batch))
-        except READ_ERRORS as exc:
-            raise damage(part, exc) from exc
     label = quote_name(table.name)
     return digest, [
         Loss(f"{label}.{quote_name(name)}", "values", f"{count:,} {reason}")

@@ -13,8 +13,7 @@ from msgspec import Struct
 
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import NUMBER
-from exporters.sql.parquet_read import READ_ERRORS
-from migrate.restore.common.table_parts import damage, parts_of
+from migrate.restore.common.table_parts import parts_of, reading_part
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.definitions.recorded_definitions import RecordedLargeObject
@@ -34,11 +33,8 @@ def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
     oids: set[int] = set()
     tables = [table for table in run.tables if table.number == NUMBER]
     for part in parts_of([table for table in tables if table.key not in damaged]):
-        try:
-            with pq.ParquetFile(run.reader.open(part.key)) as file:
-                oids.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))
-        except READ_ERRORS as exc:
-            raise damage(part, exc) from exc
+        with reading_part(part), pq.ParquetFile(run.reader.open(part.key)) as file:
+            oids.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))
     return oids
 
 

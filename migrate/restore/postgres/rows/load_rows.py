@@ -21,12 +21,12 @@ from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.row_digest import Advance
 from exporters.sql.columns import columns_in
-from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
+from exporters.sql.parquet_read import ParquetPart, open_part
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
-from migrate.restore.common.table_parts import AttemptProgress, PartFile, batches_of, damage, readable
+from migrate.restore.common.table_parts import AttemptProgress, PartFile, batches_of, readable, reading_part
 from migrate.restore.postgres import restore_state
 from migrate.restore.postgres.definitions.refusals import (
     Check,
@@ -283,16 +283,14 @@ class RowWriter:
         if prepared is not None:
             self._send(attempt, prepared.types, prepared.options, iter([(prepared.data, prepared.rows)]))
             return
-        try:
+        with reading_part(part):
             file = open_part(self._reader.open(part.key))
             names = list(columns_in(file.schema_arrow, generated=False))
             every = list(columns_in(file.schema_arrow))
-        except READ_ERRORS as exc:
-            raise damage(part, exc) from exc
         generated = len(every) > len(names) and not has_generated(connection, attempt.into)
         names = every if generated else names
         if part.table.number == NUMBER:
-            pieces = readable(part, large_objects.pieces_of(file), READ_ERRORS, self._workers.cancellation)
+            pieces = readable(part, large_objects.pieces_of(file), self._workers.cancellation)
             large_objects.write(connection, pieces, partial(attempt.progress.add, part))
         elif not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
@@ -305,14 +303,15 @@ class RowWriter:
                 if attempt.filtered:
                     options, blocks = CSV, self._filtered(file, attempt, names, stack)
                 else:
-                    options, blocks = self._blocks(file, own_types, stack, generated=generated)
+                    with reading_part(part):
+                        options, blocks = self._blocks(file, own_types, stack, generated=generated)
                 self._send(attempt, names, options, blocks)
 
     def _send(self, attempt: _Attempt, names: Iterable[str], options: str, blocks: Iterator[_Rows]) -> None:
         """Copy the blocks of these columns, each with its number of rows. ``options``: of COPY."""
         columns = ", ".join(map(quote_name, names))
         statement = f"COPY {attempt.into} ({columns}) FROM STDIN WITH ({options})"
-        read = readable(attempt.part, blocks, READ_ERRORS, self._workers.cancellation)
+        read = readable(attempt.part, blocks, self._workers.cancellation)
         with attempt.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for piece, rows in _in_pieces(read):
                 copy.write(piece)

@@ -21,10 +21,10 @@ from exporters.postgres.rows.csv_rows import digest_block
 from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from exporters.sql.columns import OWN, sides_of
 from exporters.sql.large_values.long_values import LongRow, batch_of
-from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
+from exporters.sql.parquet_read import ParquetPart, open_part, rows_of
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.common.table_parts import damage, parts_of
+from migrate.restore.common.table_parts import parts_of, reading_part
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import Name
@@ -92,10 +92,8 @@ def _without_generated(run: TableRestore, table: CatalogRow) -> RowsDigest:
     """Return what the bundle has of a table, generated columns left out."""
     digest = RowsDigest()
     for part in parts_of([table]):
-        try:
+        with reading_part(part):
             digest += digest_part(run.reader.open(part.key), part.rows, generated=False)
-        except READ_ERRORS as exc:
-            raise damage(part, exc) from exc
     return digest
 
 
@@ -104,7 +102,7 @@ def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tupl
     digest = RowsDigest()
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts_of([table]) if table.details.get("exact") else ():
-        try:
+        with reading_part(part):
             file = open_part(run.reader.open(part.key))
             encoding = encoding_of(file.schema_arrow)
             own = OwnEncoding(job.destination.connection, encoding)
@@ -113,8 +111,6 @@ def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tupl
                     {(column, encoding): many for column, many in _own_values(file, encoding).items() if many}
                 )
             digest += _digest_sent(own, file)
-        except READ_ERRORS as exc:
-            raise damage(part, exc) from exc
     return digest, [
         Loss(
             f"{quote_qualified(*table.key)}.{quote_name(column)}",
@@ -170,12 +166,10 @@ def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tup
         values = ValueFilter(job.destination.connection, label, job.orders[table.key])
         fewer = run.destination_digests[table.key].rows < table.items
         for part in parts_of([table]) if values.doubtful or fewer else ():
-            try:
+            with reading_part(part):
                 file = open_part(run.reader.open(part.key))
                 for lines in lines_of_part(file, generated=True):
                     digest += digest_texts(values.filtered(lines))
-            except READ_ERRORS as exc:
-                raise damage(part, exc) from exc
     losses = [
         Loss(f"{label}.{quote_name(name)}", "values", f"{count} came as NULL{_why(values, name)}")
         for name, count in sorted(values.values.items())
