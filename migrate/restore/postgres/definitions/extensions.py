@@ -96,10 +96,9 @@ class _Pair(Struct, frozen=True):
         """What is to be altered of a function."""
         if self.here is None:
             return []
-        clauses = [
-            clause for clause in self.there.get("clauses", ()) if clause not in self.here.get("clauses", ())
-        ]
-        settings, settings_here = self.there.get("settings", ()), self.here.get("settings", ())
+        clauses_here = self.here.get("clauses", ())
+        clauses = [clause for clause in self.there.get("clauses") or () if clause not in clauses_here]
+        settings, settings_here = self.there.get("settings") or (), self.here.get("settings", ())
         reset = ["RESET ALL"] if set(settings) != set(settings_here) else []
         return [*clauses, *reset, *map(_set, settings if reset else ())]
 
@@ -164,9 +163,9 @@ def _entries(pair: _Pair, *, portable: bool, gives: bool) -> Iterator[DumpEntry]
             MEMBER, kind, name, schema, "".join(f"{statement};\n" for statement in statements).encode()
         )
 
-    definition = str(member.get("definition", "")).rstrip().removesuffix(";")
+    definition = str(member.get("definition") or "").rstrip().removesuffix(";")
     if pair.here is None and definition:
-        owner = [] if portable else [f"ALTER {named} OWNER TO {member['owner']}"]
+        owner = [] if portable or not member.get("owner") else [f"ALTER {named} OWNER TO {member['owner']}"]
         yield entry(kind, definition, *owner, f"ALTER EXTENSION {quote_name(pair.extension)} ADD {named}")
     elif pair.is_other_body and definition:
         yield entry(kind, definition)

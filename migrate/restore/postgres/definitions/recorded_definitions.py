@@ -4,10 +4,11 @@ types when a bundle is read. docs/FORMAT.md says what each value means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict, TypeVar
+from typing import Annotated, Literal, NotRequired, TypedDict, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.reader import BundleReader
@@ -19,12 +20,16 @@ Privilege = tuple[str, str, bool]
 """A role (empty for PUBLIC), its privilege, and whether it may grant that to others."""
 
 
+_Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
 class RecordedSequence(TypedDict):
     """An entry of ``sequences.json``."""
 
     schema: str
     name: str
-    last_value: int
+    last_value: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     is_called: bool
 
 
@@ -41,7 +46,7 @@ class RecordedRole(TypedDict):
     """An entry of ``roles.json``."""
 
     name: str
-    bootstrap: NotRequired[bool]
+    bootstrap: bool
     superuser: bool
     inherit: bool
     createrole: bool
@@ -49,8 +54,8 @@ class RecordedRole(TypedDict):
     login: bool
     replication: bool
     bypassrls: bool
-    connection_limit: NotRequired[int]
-    valid_until: NotRequired[str | None]
+    connection_limit: _Limit
+    valid_until: str | None
     comment: NotRequired[str | None]
     settings: NotRequired[list[str]]
     memberships: NotRequired[list[Membership]]
@@ -68,16 +73,16 @@ class RecordedDatabase(TypedDict):
     """The entry of ``database.json``."""
 
     owner: str
-    bootstrap: NotRequired[bool]
-    privileges: NotRequired[list[Privilege] | None]
-    comment: NotRequired[str | None]
-    connection_limit: NotRequired[int]
+    bootstrap: bool
+    privileges: list[Privilege] | None
+    comment: str | None
+    connection_limit: _Limit
 
 
 class RecordedLargeObject(TypedDict):
     """An entry of ``large-objects.json``."""
 
-    oid: int
+    oid: Annotated[int, Meta(gt=0, lt=2**32)]
     owner: str
     privileges: list[Privilege] | None
     comment: str | None
@@ -119,13 +124,26 @@ class ConstraintTrigger(TypedDict):
     constraint: str
     function: str
     name: str
-    state: str
+    state: Literal["O", "D", "R", "A"]
+
+
+_NEEDED = (
+    "pre-data.sql",
+    "post-data.sql",
+    "pre-data-portable.sql",
+    "post-data-portable.sql",
+    "sequences.json",
+    "roles.json",
+)
 
 
 class Definitions(Struct, frozen=True):
-    """A source's definitions as they lie in the bundle, checked. ``files`` by name, e.g. ``pre-data.sql``."""
+    """A source's definitions as they lie in the bundle, checked. ``files`` by name, e.g. ``pre-data.sql``; their keys
+    begin with ``prefix``.
+    """
 
     files: Mapping[str, bytes]
+    prefix: str
 
     @staticmethod
     def read(reader: BundleReader, source: str) -> Definitions:
@@ -135,10 +153,10 @@ class Definitions(Struct, frozen=True):
             file.key.removeprefix(prefix): reader.read_checked(file)
             for file in reader.source_files(source, "schema/")
         }
-        for name in ("pre-data.sql", "post-data.sql", "sequences.json", "roles.json"):
+        for name in _NEEDED:
             if name not in files:
                 raise DamageError(prefix + name, expected="a file", found="nothing")
-        return Definitions(files)
+        return Definitions(files, prefix)
 
     def section(self, name: str, *, portable: bool) -> bytes:
         """Return the SQL of ``pre-data`` or ``post-data``."""
@@ -146,7 +164,10 @@ class Definitions(Struct, frozen=True):
 
     def _entries(self, name: str, kind: type[_Entry]) -> Sequence[_Entry]:
         """Return what a list says, empty where the bundle has none. Raises ``DamageError``."""
-        return canonical_json.decode_entries(self.files.get(name, b"[]"), f"schema/{name}", kind)
+        key, data = self.prefix + name, self.files.get(name, b"[]")
+        if _NUL.search(data):
+            raise DamageError(key, expected="texts without zero bytes", found="one")
+        return canonical_json.decode_entries(data, key, kind)
 
     def roles(self) -> Sequence[RecordedRole]:
         """Return the roles that own or may use something."""
