@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -57,7 +58,10 @@ def open_part(file: Any) -> ParquetPart:
 
 
 def _check_fields(schema: pa.Schema) -> None:
-    """Raise ``ValueError`` where a column lacks what the format says of it."""
+    """Raise ``ValueError`` where a column is there twice, or lacks what the format says of it."""
+    if len(set(schema.names)) < len(schema.names):
+        name, _ = Counter(schema.names).most_common(1)[0]
+        raise ValueError(f"the column {name!r} is there twice")
     for field in schema:
         metadata = field.metadata or {}
         of = metadata.get(EXACT_OF)

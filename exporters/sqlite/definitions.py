@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,10 @@ def parse_entries(data: bytes) -> list[SchemaEntry]:
         is_number = isinstance(entry.number, int) and entry.number in _NUMBERS
         if not all(isinstance(text, str) for text in texts) or not is_number or not _makes_its_type(entry):
             raise ValueError(f"{entry} is not an entry of a schema")
+    names = Counter((entry.type, entry.name.encode(errors="surrogatepass").lower()) for entry in entries)
+    for (kind, name), count in names.most_common(1):
+        if count > 1:
+            raise ValueError(f"{kind} {name.decode(errors='backslashreplace')} is there {count} times")
     return entries
 
 

@@ -45,6 +45,7 @@ def test_other_settings_are_damage(document):
     "document",
     [
         *(7, None, [7], [{}], [{**ENTRY, "name": 7}], [{**ENTRY, "sql": []}]),
+        [ENTRY, {**ENTRY, "name": "T", "number": 9}],
         *([{**ENTRY, "number": number}] for number in ("1", 2**63)),
         *([{**ENTRY, "sql": sql}] for sql in (None, "", "ATTACH 'x' AS y", "CREATE VIEW t AS SELECT 1")),
         *([{**ENTRY, "type": kind}] for kind in ("index", "view", "trigger", "other")),

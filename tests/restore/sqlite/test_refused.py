@@ -105,3 +105,19 @@ def test_a_part_with_values_that_sqlite_does_not_have_is_damage_and_the_rest_com
     outcome = restore_file(tmp_path / "bundle", tmp_path / "new.db")
     assert any(part.name in str(finding) for finding in outcome.findings), outcome
     assert everything(tmp_path / "new.db")["other"] == everything(source)["other"]
+
+
+@pytest.mark.parametrize("name", ["nope", "b"])
+def test_a_part_with_a_column_that_its_table_has_not_or_twice_is_damage_and_the_rest_comes(tmp_path, name):
+    source = make(tmp_path / "old.db", "CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 2)")
+    export_file(source, tmp_path / "bundle")
+    (part,) = (tmp_path / "bundle/data").rglob("*.t/part-*.parquet")
+    table = pq.read_table(part)
+    columns = [
+        field.with_name(name if field.name == "a" else field.name).with_metadata(field.metadata)
+        for field in table.schema
+    ]
+    pq.write_table(pa.Table.from_arrays(table.columns, schema=pa.schema(columns)), part)
+    outcome = restore_file(tmp_path / "bundle", tmp_path / "new.db")
+    assert any(part.name in finding and repr(name) in finding for finding in outcome.findings), outcome
+    assert everything(tmp_path / "new.db")["other"] == everything(source)["other"]
