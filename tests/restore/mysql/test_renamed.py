@@ -24,6 +24,7 @@ CREATE VIEW beside AS SELECT g.id, '`{OLD}`.' AS `{OLD}` FROM goods g
 CREATE DEFINER = 'nobody'@'nowhere' VIEW unowned AS SELECT * FROM goods;
 CREATE VIEW alias AS SELECT `{OLD}`.id FROM goods `{OLD}` JOIN information_schema.SCHEMATA ON SCHEMA_NAME = 'mysql';
 CREATE TRIGGER watch BEFORE INSERT ON goods FOR EACH ROW SET NEW.n = (SELECT MAX(n) FROM `{OLD}`.goods);
+CREATE TRIGGER `{OLD}` . typed AFTER INSERT ON `{OLD}`.goods FOR EACH ROW SET @n = 1;
 CREATE EVENT sweep ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM `{OLD}`.goods;
 """
 NAMED = {"function `sum_of`", "procedure `put`", "trigger `watch`", "event `sweep`", "view `alias`"}
@@ -52,6 +53,8 @@ def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_pat
     assert fetch(destination, "SELECT id FROM seen") == [(1,)]
     # what the server qualifies by itself has the new name
     assert fetch(destination, "SELECT * FROM beside") == [(1, f"`{OLD}`.")]
+    # a trigger is of this database, too, where it was typed with the other's name
+    assert [row[0] for row in fetch(destination, "SHOW TRIGGERS LIKE 'goods'")] == ["watch", "typed"]
     (row,) = fetch(destination, "SHOW CREATE VIEW unowned")
     assert f"`{OLD}`" not in row[1]
     (left_out,) = outcome.left_out

@@ -107,3 +107,22 @@ def test_pieces_of_large_objects_that_are_none_cannot_be_read(rows):
 
 def test_a_field_without_its_type_is_not_copied_in_binary():
     assert copy_binary.encoder_of(pa.schema([("n", pa.int32())]), {}) is None
+
+
+@pytest.mark.parametrize(
+    "values", [pa.array([[1]]), pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string()))]
+)
+def test_a_part_whose_values_are_not_of_the_kind_that_it_names_is_damage_and_the_rest_comes(
+    postgres, other_postgres, tmp_path, values
+):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE other AS SELECT 2 AS b")
+    assert export_database(url, tmp_path).complete
+    reader = read_bundle(tmp_path)
+    (part,) = table(reader, "t").parts
+    path = tmp_path / layout.source_file("app", part["name"])
+    field = pq.read_schema(path).field("a")
+    pq.write_table(pa.table([values], pa.schema([field.with_type(values.type)])), path)
+    outcome = restore_from(reader, "app", destination)
+    assert any(part["name"] in finding for finding in outcome.findings), outcome
+    assert fetch(destination, "SELECT b FROM other") == [(2,)]
