@@ -182,6 +182,8 @@ def _add_recorded(job: MysqlRestore) -> None:
 def _definitions(job: MysqlRestore) -> list[Definition]:
     """Return what is to be made, as the destination can have it."""
     definitions = read_definitions(job.run.reader, job.run.source)
+    if job.run.selection.definitions:
+        _note_undefined(job, definitions)
     if job.run.selection.is_part:
         tables = set() if job.run.selection.left_out else {table.name for table in job.run.tables}
         chosen = select_definitions(definitions, tables)
@@ -206,6 +208,14 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         {**definition, "sql": inheriting(definition["sql"])} if definition["kind"] == "table" else definition
         for definition in definitions
     ]
+
+
+def _note_undefined(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
+    """Leave out the rows of tables of which the bundle has no definition."""
+    made = {item["name"] for item in definitions if item["kind"] == "table"}
+    undefined = [table.name for table in job.run.tables if table.name not in made]
+    job.absent.update(undefined)
+    job.refusals.extend(f"table {quote_name(name)}: the bundle has no definition of it" for name in undefined)
 
 
 def _without_twins(job: MysqlRestore, definitions: Sequence[Definition]) -> list[Definition]:

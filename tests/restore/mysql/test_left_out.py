@@ -1,5 +1,6 @@
 """What a restore leaves out it names each time, and a damaged file of a bundle costs its own rows only."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from migrate.restore.mysql.rows import load_rows as mysql_rows
 from tests.cli.conftest import call
 from tests.export.victims import run
 from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql
-from tests.tools.bundles import read_bundle, restore_from
+from tests.tools.bundles import put_in_place_of, read_bundle, restore_from
 
 SOURCE = """
 CREATE TABLE gone (a INT); CREATE VIEW broken AS SELECT * FROM gone; DROP TABLE gone;
@@ -123,3 +124,22 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(source, other_
     assert sorted(one.partition(":")[0] for one in outcome.left_out) == LEFT_OUT
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
     assert fetch(destination, "SHOW TRIGGERS")[0][0] == "fires"
+
+
+def test_a_table_without_a_definition_and_defaults_that_the_server_has_not_are_named(
+    mariadb, other_mariadb, tmp_path
+):
+    url, destination = mariadb.database(), other_mariadb.database()
+    run_sql(url, "CREATE TABLE plain AS SELECT 1 AS a; CREATE TABLE undefined AS SELECT 2 AS a")
+    assert export_database(url, tmp_path).complete
+    key = layout.source_file("app", "schema/definitions.json")
+    definitions = json.loads((tmp_path / key).read_bytes())
+    definitions[0]["collation"] = "utf8mb4_of_tomorrow"
+    kept = [definition for definition in definitions if definition["name"] != "undefined"]
+    put_in_place_of(tmp_path, key, key, json.dumps(kept).encode())
+    outcome = restore(tmp_path, destination)
+    assert [entry.partition(": ")[0] for entry in outcome.left_out] == [
+        "CHARACTER SET utf8mb4 COLLATE utf8mb4_of_tomorrow of the database",
+        "table `undefined`",
+    ]
+    assert fetch(destination, "SELECT a FROM plain") == [(1,)]

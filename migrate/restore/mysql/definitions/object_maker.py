@@ -62,8 +62,15 @@ class ObjectMaker:
         if "comment" in definition and not self._connection.comments_databases:
             self._notes.append("the database's comment was left out: only MariaDB 10.5 and newer have any")
             definition = {**definition, "comment": ""}
-        self._alter_database(defaults_of(definition))
-        self._collation, self._ours = definition["collation"], True
+        self._ours = True
+        try:
+            self._alter_database(defaults_of(definition))
+        except pymysql.Error as exc:
+            if needs_the_user(exc):
+                raise
+            self._left_out.append(f"{defaults_of(definition)} of the database: {message_of(exc)}")
+        else:
+            self._collation = definition["collation"]
 
     def _alter_database(self, words: str) -> None:
         self._connection.run(f"ALTER DATABASE {quote_name(self._connection.address.database)} {words}")
@@ -162,6 +169,7 @@ class ObjectMaker:
             words.append(f"time_zone = {quote_literal(definition['time_zone'])}")
         if "client" in definition:
             words.append(f"character_set_client = {charset}")
+        if "connection" in definition:
             words.append(f"collation_connection = {definition['connection']}")
         if not words:
             yield
