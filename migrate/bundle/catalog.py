@@ -75,6 +75,13 @@ class CatalogRow(Struct, frozen=True):
         return parts
 
     @property
+    def column_names(self) -> Sequence[str]:
+        """The names of a table's columns. Raises ``DamageError`` where the catalog does not have them."""
+        if "columns" not in self.details:
+            raise DamageError(layout.CATALOG, expected=f"the columns of {self.full_name}", found="none")
+        return [column["name"] for column in self.details["columns"]]
+
+    @property
     def has_rows(self) -> bool:
         """Whether it holds rows, in Parquet parts; a bucket holds objects."""
         return self.kind != "bucket"

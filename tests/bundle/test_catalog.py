@@ -137,3 +137,11 @@ def test_a_table_that_is_there_twice_is_damage():
     catalog.write_catalog(file, [row, replace(row, details={})])
     with pytest.raises(DamageError, match=r"expected each table once, found public\.t0 of app 2 times"):
         catalog.read_catalog(file, "catalog")
+
+
+def test_a_table_without_columns_in_the_catalog_is_damage_where_they_are_asked_for():
+    (row,) = rows("data/app/tables/1")
+    with pytest.raises(
+        DamageError, match=r"data/catalog\.parquet: expected the columns of public\.t0, found none"
+    ):
+        row.column_names  # noqa: B018

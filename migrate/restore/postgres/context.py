@@ -68,7 +68,7 @@ class PostgresRestore(DatabaseRestore, kw_only=True):
     @property
     def orders(self) -> Orders:
         """In which order the tables have their columns at the source."""
-        return {table.key: [column["name"] for column in table.details["columns"]] for table in self.tables}
+        return {table.key: table.column_names for table in self.tables}
 
     def note_loss(self, loss: Loss) -> None:
         """Note rows or values that are lost."""

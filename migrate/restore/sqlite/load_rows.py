@@ -27,10 +27,8 @@ from exporters.sqlite.part_reader import PartLong, read_part
 from exporters.sqlite.rows.long_rows import Cell
 from exporters.sqlite.rows.row_batches import UTF_16_CODECS
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn
-from migrate.bundle import layout
-from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError, in_words
+from migrate.errors import DamageError
 from migrate.restore.common.table_parts import (
     AttemptProgress,
     PartFile,
@@ -95,7 +93,7 @@ def _without_uncomputed(
     """Return definitions of the tables with virtual columns that could not be computed for some row at the source:
     without these expressions. SQLite computes them when it inserts, and refuses the row. Stand-ins compute the others.
     """
-    exported = {row.name: _columns(row) for row in job.run.tables}
+    exported = {row.name: set(row.column_names) for row in job.run.tables}
     computed = {name for names in stand_ins.needed_by.values() for name in names}
     definitions = {}
     for entry in job.entries:
@@ -104,14 +102,6 @@ def _without_uncomputed(
             if uncomputed := virtual - exported[entry.name]:
                 definitions[entry.name] = without_expressions(entry.sql or "", uncomputed)
     return definitions
-
-
-def _columns(row: CatalogRow) -> set[str]:
-    """Return the names of the columns that were exported. Raises ``DamageError``."""
-    try:
-        return {column["name"] for column in row.details["columns"]}
-    except (LookupError, TypeError) as exc:
-        raise DamageError(layout.CATALOG, expected=f"the columns of {row.name}", found=in_words(exc)) from exc
 
 
 def _write_parts(
