@@ -11,7 +11,8 @@ import difflib
 import logging
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -26,9 +27,9 @@ from migrate.case.deadline import names_no_zone, parse_deadline
 from migrate.case.limits import gently, parse_limits, parse_seconds
 from migrate.case.model import Case, Custody, Endpoint, LeftOut, Notify, Rank, ServerMove
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
-from migrate.case.server_url import address_problem, as_url, is_of_server, is_pattern, source_url
+from migrate.case.server_url import address_problem, as_url, check_url, is_of_server, is_pattern, source_url
 from migrate.engines import registry
-from migrate.errors import UsageError
+from migrate.errors import UsageError, in_words
 from migrate.quantities import parse_limit, parse_size
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "not_taken": ("kind", "name", "size_bytes", "region", "advice"),
 }
 """The keys of each section. ``_WITH_SECRETS`` hold the secrets of the engines besides."""
+_COMPARE = "correct it there; moveout init writes a sample to compare with"
+_LONGEST = 8192
+"""Characters of a text: paths and URLs have fewer."""
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
 """Characters that no URL has: a library would repeat the whole one."""
 _WITH_SECRETS = ("server", "source", "destination")
@@ -116,6 +120,11 @@ def load(path: Path, *, may_be_empty: bool = False) -> Case:
         raise UsageError(
             f"{path} is not TOML: {exc}{_key_at(text, str(exc))}",
             next_step=_toml_step(str(exc)),
+        ) from exc
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(
+            f"{path} cannot be read as TOML: {in_words(exc)}",
+            next_step="compare with what `moveout init` writes",
         ) from exc
     if not document and not may_be_empty:
         raise UsageError(
@@ -193,17 +202,22 @@ class _Reader:
         if "bwlimit" not in limits:
             return None
         text = str(limits["bwlimit"])
-        try:
+        with self._naming("[limits] bwlimit"):
             parse_limit(text)
-        except UsageError as exc:
-            raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
         return text
 
     def _fail(self, message: str) -> None:
-        raise UsageError(
-            f"{self._path}: {message}",
-            next_step="correct it there; moveout init writes a sample to compare with",
-        )
+        raise UsageError(f"{self._path}: {message}", next_step=_COMPARE)
+
+    @contextmanager
+    def _naming(self, place: str) -> Iterator[None]:
+        """Name the file and the place in it where a value makes no sense."""
+        try:
+            yield
+        except UsageError as exc:
+            if exc.explanation.startswith(f"{self._path}: "):
+                raise
+            raise UsageError(f"{self._path}: {place}: {exc}", next_step=exc.next_step or _COMPARE) from exc
 
     def _check_section(self, section: str, content: Any) -> None:
         if section not in _SECTIONS:
@@ -222,6 +236,13 @@ class _Reader:
             for key in table:
                 if key not in known:
                     self._fail(f"{section_name} has no {key!r}{_place_of(key) or _suggest(key, known)}")
+                for text in _texts_in(table[key]):
+                    if "\0" in text:
+                        self._fail(f"{section_name}: {key} has a zero byte in it")
+                    if len(text) > _LONGEST:
+                        self._fail(
+                            f"{section_name}: {key} has {len(text):,} characters; {_LONGEST:,} are the most"
+                        )
 
     def _text(
         self, table: Mapping[str, Any], key: str, section_name: str, *, default: str | None = None
@@ -243,20 +264,23 @@ class _Reader:
             name = self._text(table, key, section_name, default=table["url"] if is_unnamed else None)
             if name in endpoints:
                 self._fail(f"{section_name}: {name!r} stands there twice")
-            url = source_url(self._resolve(self._text(table, "url", f"{section_name} ({name})")))
-            report = (
-                self._resolve(self._text(table, "inventory", section_name)) if "inventory" in table else None
-            )
-            endpoints[name] = Endpoint(
-                url,
-                self._secrets(table, section_name),
-                self._selection(table, section_name),
-                report,
-                may_be_empty=self._flag(table, "may_be_empty", section_name),
-                follow=self._flag(table, "follow", section_name, default=follows),
-                retain_bytes=self._retain(table, section_name, default=retain_bytes),
-                rank=self._rank(table, section_name),
-            )
+            with self._naming(section_name):
+                url = source_url(self._resolve(self._text(table, "url", f"{section_name} ({name})")))
+                report = (
+                    self._resolve(self._text(table, "inventory", section_name))
+                    if "inventory" in table
+                    else None
+                )
+                endpoints[name] = Endpoint(
+                    url,
+                    self._secrets(table, section_name),
+                    self._selection(table, section_name),
+                    report,
+                    may_be_empty=self._flag(table, "may_be_empty", section_name),
+                    follow=self._flag(table, "follow", section_name, default=follows),
+                    retain_bytes=self._retain(table, section_name, default=retain_bytes),
+                    rank=self._rank(table, section_name),
+                )
         return endpoints
 
     def _check_kind(self, name: str, source: Endpoint | None, destination: Endpoint) -> None:
@@ -278,10 +302,8 @@ class _Reader:
     ) -> int | None:
         if "retain" not in table:
             return default
-        try:
+        with self._naming(f"{section_name}: retain"):
             return parse_size(str(table["retain"]))
-        except UsageError as exc:
-            raise UsageError(f"{self._path}: {section_name}: retain: {exc}", next_step=exc.next_step) from exc
 
     def _moves(self, document: Mapping[str, Any]) -> list[ServerMove]:
         moves = []
@@ -291,22 +313,26 @@ class _Reader:
             section_name = f"[[destination]] number {position}"
             if "source" in table or "url" in table:
                 self._fail(f"{section_name} takes either source and url, or from and to")
-            old = self._resolve_server(self._text(table, "from", section_name))
+            with self._naming(section_name):
+                old = self._resolve_server(self._text(table, "from", section_name))
+                check_url(old)
             new = table.get("to", "")
             if not isinstance(new, str):
                 self._fail(f'{section_name} needs to = "…"')
             secrets = self._secrets(table, section_name)
-            address = self._resolve_server(new) if new.strip() else ""
-            if address and (problem := address_problem(address, old)):
-                self._fail(f"{section_name}: to = {redact(new)!r} for {redact(old)}: {problem}")
-            moves.append(ServerMove(old, Endpoint(address, secrets) if address else None))
+            with self._naming(section_name):
+                address = self._resolve_server(new) if new.strip() else ""
+                if address and (problem := address_problem(address, old)):
+                    self._fail(f"{section_name}: to = {redact(new)!r} for {redact(old)}: {problem}")
+                moves.append(ServerMove(old, Endpoint(address, secrets) if address else None))
         return moves
 
     def _left_out(self, document: Mapping[str, Any]) -> list[LeftOut]:
         entries = []
         for position, table in enumerate(document.get("left_out", []), start=1):
             section_name = f"[[left_out]] number {position}"
-            url = self._resolve_server(self._text(table, "url", section_name))
+            with self._naming(section_name):
+                url = self._resolve_server(self._text(table, "url", section_name))
             entries.append(LeftOut(url, self._text(table, "reason", section_name)))
         return entries
 
@@ -326,8 +352,9 @@ class _Reader:
         servers = []
         for position, table in enumerate(document.get("server", []), start=1):
             section_name = f"[[server]] number {position}"
-            url = self._resolve_server(self._text(table, "url", section_name))
-            servers.append(Endpoint(url, self._secrets(table, section_name)))
+            with self._naming(section_name):
+                url = self._resolve_server(self._text(table, "url", section_name))
+                servers.append(Endpoint(url, self._secrets(table, section_name)))
         return servers
 
     def _resolve_server(self, url: str) -> str:
@@ -348,25 +375,21 @@ class _Reader:
             return None
         if "deadline" not in table:
             self._fail("[case] reserve counts back from a deadline, and none is given")
-        try:
+        with self._naming("[case]"):
             return parse_seconds("reserve", table["reserve"])
-        except UsageError as exc:
-            raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
 
     def _selection(self, table: Mapping[str, Any], section_name: str) -> Selection:
         selected = {name: table[name] for name in SELECTION_FIELDS if name in table}
-        try:
+        with self._naming(section_name):
             return selection.from_words(selected)
-        except UsageError as exc:
-            raise UsageError(f"{self._path}: {section_name}: {exc}", next_step=exc.next_step) from exc
 
     def _location(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
         if section not in document:
             return None
         table = document[section]
-        return Endpoint(
-            self._resolve(self._text(table, "location", f"[{section}]")), self._secrets(table, f"[{section}]")
-        )
+        with self._naming(f"[{section}]"):
+            location = self._resolve(self._text(table, "location", f"[{section}]"))
+            return Endpoint(location, self._secrets(table, f"[{section}]"))
 
     def _resolve(self, url: str) -> str:
         if "://" in url:
@@ -419,10 +442,8 @@ class _Reader:
             return None
         if isinstance(value, datetime):
             return value if value.tzinfo else value.astimezone()
-        try:
+        with self._naming("[case]"):
             return parse_deadline(str(value), relative=False)
-        except UsageError as exc:
-            raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
 
     def _notify(self, value: Any) -> Notify | None:
         if value is None:
@@ -453,13 +474,11 @@ class _Reader:
         gentle = table.get("gentle", False)
         if not isinstance(gentle, bool):
             self._fail("[limits] gentle must be true or false")
-        try:
+        with self._naming("[limits]"):
             limits = parse_limits(
                 most, table.get("statement_timeout"), table.get("lock_timeout"), table.get("archived")
             )
             return gently(limits) if gentle else limits
-        except UsageError as exc:
-            raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
 
     def _workers(self, value: Any) -> int | None:
         if value is None:
@@ -475,6 +494,15 @@ def _names_host(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0 and _NO_URL.search(url) is None
     except ValueError:  # what stands for the port is no number: perhaps a part of a password
         return False
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts of a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts_in(part)
 
 
 def _place_of(key: str) -> str:

@@ -16,8 +16,8 @@ def from_words(options: Mapping[str, Any]) -> Selection:
     return Selection(
         include=_texts(options, "include"),
         exclude=_texts(options, "exclude"),
-        min_bytes=_size(options.get("min_size")),
-        max_bytes=_size(options.get("max_size")),
+        min_bytes=_size(options, "min_size"),
+        max_bytes=_size(options, "max_size"),
         newer_than=_moment(options.get("newer_than"), "newer_than"),
         older_than=_moment(options.get("older_than"), "older_than"),
         tags=_tags(options.get("tags", {})),
@@ -49,8 +49,11 @@ def _texts(options: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _size(value: Any) -> int | None:
-    return None if value is None else parse_size(str(value))
+def _size(options: Mapping[str, Any], name: str) -> int | None:
+    try:
+        return parse_size(str(options[name])) if options.get(name) is not None else None
+    except UsageError as exc:
+        raise UsageError(f"{name}: {exc}", next_step=exc.next_step) from exc
 
 
 def _moment(value: Any, name: str) -> datetime | None:

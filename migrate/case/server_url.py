@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from itertools import zip_longest
-from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -57,7 +56,7 @@ def as_url(word: str) -> str:
         return word
     mistyped = _MISTYPED.fullmatch(word)
     is_mistyped = mistyped is not None and registry.find(meant := "{}://{}".format(*mistyped.groups()))
-    if (is_mistyped or "/" not in word) and not is_path_of_file(word) and not Path(word).exists():
+    if (is_mistyped or "/" not in word) and not is_path_of_file(word) and not os.path.exists(word):  # noqa: PTH110  Path raises for a name that is too long
         raise UsageError(
             f"{redact(word)!r} is neither a URL nor a path that exists",
             next_step=f"write {redact(meant) if is_mistyped else f'a server as {_SERVERS}'}",
@@ -68,12 +67,12 @@ def as_url(word: str) -> str:
 
 def is_path_of_file(word: str) -> bool:
     """Tell whether a word is called like the file of a database, there or not yet."""
-    return "://" not in word and word.lower().endswith(_FILE_SUFFIXES) and not Path(word).is_dir()
+    return "://" not in word and word.lower().endswith(_FILE_SUFFIXES) and not os.path.isdir(word)  # noqa: PTH112  see as_url
 
 
 def source_url(word: str) -> str:
     """Return the URL of a source, which may be written as the path of a database file."""
-    return as_url(word) if is_path_of_file(word) or ("://" not in word and Path(word).is_file()) else word
+    return as_url(word) if is_path_of_file(word) or ("://" not in word and os.path.isfile(word)) else word  # noqa: PTH113  see as_url
 
 
 def is_pattern(url: str) -> bool:

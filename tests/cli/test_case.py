@@ -127,6 +127,20 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
         ("[case]\ndeadline = 2030-01-01T00:00:00Z\nreserve = 'soon'\n", "is not a length of time"),
         ("[[source]]\nname='a'\nurl='s3://b'\npriority = 1.5\n", "1 goes before 2"),
         ("[[source]]\nname='a'\nurl='s3://b'\nvalue = -1\n", "at least 0"),
+        (
+            "[[source]]\nname='a'\nurl='postgresql://u:hunter2@h/d'\n",
+            r"\[\[source\]\] number 1: .* a password in it",
+        ),
+        ("[[server]]\nurl='postgresql://u:hunter2@h/'\n", r"\[\[server\]\] number 1: .* a password in it"),
+        ("[bundle]\nlocation='s3://u:hunter2@h/'\n", r"\[bundle\]: .* a password in it"),
+        ("[[destination]]\nfrom='postgresql://[::1/'\n", r"\[\[destination\]\] number 1: .* is not a URL"),
+        ('[[source]]\nname="a"\nurl="a\\u0000b"\n', r"\[\[source\]\] number 1: url has a zero byte in it"),
+        (f"[bundle]\nlocation='{'a' * 9000}'\n", r"\[bundle\]: location has 9,000 characters"),
+        (f"[[source]]\nname='a'\nurl='{'a' * 5000}'\ninclude = 1\n", "include must be a list"),
+        ("[[source]]\nname='a'\nurl='s3://b'\nmin_size = 'x'\n", "min_size: 'x' is not a size"),
+        ("[[source]]\nname='a'\nurl='s3://b'\ncurrent_only = 1\n", "current_only must be true or false"),
+        (f"[case]\nname = {'[' * 9000}", "it is nested too deeply"),
+        (f"[limits]\nworkers = {'9' * 5000}\n", "a number has more than 4300 digits"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(tmp_path, text, complaint):

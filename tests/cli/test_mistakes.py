@@ -64,7 +64,7 @@ def test_a_rate_that_is_none_ends_a_run_before_its_first_step(littered, tmp_path
     assert (ended.code, ended.out, ended.err.count("'10MM' is not a rate")) == (2, "", 1), ended
     case.write_text(f'{case.read_text()}[limits]\nbwlimit = "fast"\n')
     ended = call("run", "-c", case)
-    assert (ended.code, f"{case}: [limits] 'fast' is not a rate" in ended.err) == (2, True), ended
+    assert (ended.code, f"{case}: [limits] bwlimit: 'fast' is not a rate" in ended.err) == (2, True), ended
     assert not (tmp_path / "b").exists()
 
 
