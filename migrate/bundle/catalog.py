@@ -70,16 +70,21 @@ class CatalogRow(Struct, frozen=True):
 
     @property
     def parts(self) -> Sequence[Json]:
-        """The ``name`` and ``rows`` of each of its files; names are relative to ``data/<source>/``."""
-        parts: Sequence[Json] = self.details.get("parts", ())
-        return parts
+        """The ``name`` and ``rows`` of each of its files; names are relative to ``data/<source>/``. Raises
+        ``DamageError`` where the catalog does not have them.
+        """
+        return self._listed("parts")
 
     @property
     def column_names(self) -> Sequence[str]:
         """The names of a table's columns. Raises ``DamageError`` where the catalog does not have them."""
-        if "columns" not in self.details:
-            raise DamageError(layout.CATALOG, expected=f"the columns of {self.full_name}", found="none")
-        return [column["name"] for column in self.details["columns"]]
+        return [column["name"] for column in self._listed("columns")]
+
+    def _listed(self, what: str) -> Sequence[Json]:
+        if what not in self.details:
+            raise DamageError(layout.CATALOG, expected=f"the {what} of {self.full_name}", found="none")
+        listed: Sequence[Json] = self.details[what]
+        return listed
 
     @property
     def has_rows(self) -> bool:
@@ -133,7 +138,10 @@ def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     rows = list(_read(file, key, _CATALOG, lambda row: _to_catalog_row(row, texts)))
     for what, names in (
         ("table", Counter((row.source, row.full_name) for row in rows)),
-        ("part", Counter((row.source, part["name"]) for row in rows for part in row.parts)),
+        (
+            "part",
+            Counter((row.source, part["name"]) for row in rows for part in row.details.get("parts", ())),
+        ),
     ):
         for (source, name), count in names.most_common(1):
             if count > 1:

@@ -50,7 +50,7 @@ def views_of(rows: Iterable[CatalogRow]) -> list[View]:
     views: list[View] = []
     used: set[tuple[str, str]] = set()
     for row in rows:
-        if row.has_rows and (not row.parts or row.details.get("columns") == []):
+        if row.has_rows and (not row.details.get("parts") or row.details.get("columns") == []):
             continue
         schema, name = (_clean(row.schema), _clean(row.name)) if row.has_rows else ("", OBJECTS)
         schema, name = schema or _DEFAULT_SCHEMA, name or "_"

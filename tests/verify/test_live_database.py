@@ -181,7 +181,7 @@ def test_other_rows_of_what_a_server_fills_by_itself_are_no_damage(exported, liv
     seen = (
         "1 only in the bundle"
         if "kind" in change
-        else "the bundle's rows cannot be read (there is no 'parts')"
+        else "the bundle's rows cannot be read (data/catalog.parquet: expected the parts of main.two, found none)"
     )
     separator = ":" if "kind" in change else ";"
     assert by_table == {
