@@ -49,6 +49,7 @@ def fill(connection: psycopg.Connection, scale: float) -> None:
     with tpch(scale, "lineitem") as files:
         copy(connection, "lineitem", files["lineitem"])
     connection.execute("VACUUM ANALYZE lineitem")
+    connection.execute("CHECKPOINT")  # else the tool that is first pays for it
 
 
 def copy(connection: psycopg.Connection, table: str, path: Path) -> None:
