@@ -51,7 +51,8 @@ _DENIED = {
 }  # fmt: skip
 _EXPIRED = "get new credentials, then run the same command again: it goes on from there"
 _DENIED_NEXT = {
-    "InvalidAccessKeyId": "check the access key; that of a grant ends with the grant",
+    "InvalidAccessKeyId": "check the access key; where it has ended, as that of a grant or a session does,"
+    " get another one, then run the same command again: it goes on from there",
     "SignatureDoesNotMatch": "the secret key is not that of the access key: check aws_secret_access_key of the profile,"
     " or AWS_SECRET_ACCESS_KEY; or something on the way, such as a proxy, changes requests",
     "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
