@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -521,19 +521,31 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         if record is not None:
             followed = [replace(status, cutover_seconds=None) for status in followed]
         deltas = list(recorded_deltas(store))
+        export, restores = export_status(store), read_restore_records(stores)
         return LocationStatus(
             store.location,
-            reports,
-            export=export_status(store),
+            [report for report in reports if not _is_overtaken(report, export, restores)],
+            export=export,
             followed=followed,
             deltas=deltas,
-            restores=read_restore_records(stores),
+            restores=restores,
             switched=record.switched_at if record else "",
         )
     except MoveoutError as exc:
         if alone and not quick:
             raise
         return LocationStatus(endpoint.shown, error=str(exc))
+
+
+def _is_overtaken(report: ProgressReport, export: ExportStatus, restores: Sequence[RestoreRecord]) -> bool:
+    """Tell whether another run, maybe on another machine, has done since what a dead one had left."""
+    if report.alive:
+        return False
+    if report.state.command in {"export", "transfer"}:
+        return export.state == "complete"
+    last = (datetime.now(UTC) - timedelta(seconds=report.age_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    up = {record.source for record in restores if record.is_up and record.at > last}
+    return report.state.command == "restore" and bool(up) and up.issuperset(report.state.sources)
 
 
 def _unfinished_erasure(store: Store, case: Case | None) -> BusyError | None:

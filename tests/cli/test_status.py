@@ -1,5 +1,6 @@
 """``moveout status`` from another process: the numbers of the terminal, also after a kill, and during restore."""
 
+import os
 import random
 import re
 import signal
@@ -10,6 +11,11 @@ from contextlib import closing
 
 import pytest
 
+from migrate.bundle.layout import progress_file
+from migrate.progress.progress_file import encode
+from migrate.progress.state import ProgressState
+from migrate.runtime.process_identity import ProcessName
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file, result
 from tests.tools.terminal import Terminal
 
@@ -232,3 +238,20 @@ def test_status_agrees_with_a_whole_run_at_twenty_random_moments(tmp_path, seed)
 
 def stage_of(report):
     return next((stage["name"] for stage in report["stages"] if stage["state"] == "running"), "")
+
+
+@pytest.mark.parametrize("command", ["export", "transfer", "restore"])
+def test_what_a_dead_run_left_is_not_shown_once_another_has_done_it(tmp_path, command):
+    """The first of two machines went on believing that it worked there, and ended with an error after the other."""
+    location, new = tmp_path / "bundle", tmp_path / "new.db"
+    make_file(tmp_path / "app.db")
+    assert call("export", tmp_path / "app.db", "--to", location).code == 0
+    store = open_location(str(location))
+    state = ProgressState(command=command, sources=["app"], ended="in use: another run")
+    store.put(progress_file(command), encode(state, ProcessName("m1", "x", 1, "y")))
+    shown = f"{command} on m1, process 1, ended" in call("status", location).out
+    assert shown == (command == "restore")
+    assert call("restore", location, f"app=sqlite://{new}").code == 0
+    store.put(progress_file(command), encode(state, ProcessName("m1", "x", 1, "y")))
+    os.utime(location / progress_file(command), (1, 1))
+    assert "on m1" not in call("status", location).out

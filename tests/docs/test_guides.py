@@ -334,7 +334,9 @@ def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
     case, contract = blocks(page, "toml")
     printed = ""
     for number, text in enumerate(blocks(page, "sh")):
-        folder = parties.folder / re.match(r"# (host|counsel|customer|anybody)\n", text)[1].replace("anybody", "counsel")
+        folder = parties.folder / re.match(r"# (host|counsel|customer|anybody)\n", text)[1].replace(
+            "anybody", "counsel"
+        )
         if number == 3:
             keys = re.findall(r"SHA256:\S+", printed)
             case = case.replace("SHA256:HOST", keys[0]).replace("SHA256:COUNSEL", keys[1])

@@ -2,8 +2,14 @@
 come is missing, not damaged.
 """
 
+import psycopg
 import pytest
 
+from exporters.mysql.connection import parse_url as parse_mysql_url
+from exporters.postgres.sessions.connection import parse_url as parse_postgres_url
+from migrate.errors import BusyError
+from migrate.restore.mysql import destination as mysql_destination
+from migrate.restore.postgres import destination as postgres_destination
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
@@ -48,3 +54,23 @@ def test_clean_names_what_a_killed_restore_has_left_and_what_removes_it(request,
     engine.run_sql(new, unfinished["removal"])
     assert not engine.fetch(new, OURS[kind])
     assert call("clean", *case, "--json").json["result"]["unfinished"] == []
+
+
+def test_the_session_of_another_restore_is_named_with_what_ends_it(postgres, mariadb, monkeypatch):
+    """Its machine may hang, and the server does not notice that."""
+    for module in (postgres_destination, mysql_destination):
+        monkeypatch.setattr(module, "_LOCK_SECONDS", 0)
+    url = postgres.database()
+    with psycopg.connect(url) as other:
+        query = f"SELECT pg_backend_pid() FROM pg_advisory_lock({postgres_destination._LOCK})"
+        (pid,) = other.execute(query).fetchone()
+        address = parse_postgres_url(url)
+        with pytest.raises(BusyError) as busy, postgres_destination.open_destination(address):
+            pass
+    assert f"SELECT pg_terminate_backend({pid})" in busy.value.next_step
+    address = parse_mysql_url(mariadb.database())
+    with mysql_destination.open_destination(address) as holder:
+        number = holder.connection.value("SELECT CONNECTION_ID()")
+        with pytest.raises(BusyError) as busy, mysql_destination.open_destination(address):
+            pass
+    assert f"KILL {number}" in busy.value.next_step

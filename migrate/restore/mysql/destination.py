@@ -82,9 +82,10 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
         deadline = time.monotonic() + _LOCK_SECONDS
         while connection.value(f"SELECT GET_LOCK({name}, 1)") != 1:
             if time.monotonic() > deadline:
+                holder = connection.value(f"SELECT IS_USED_LOCK({name})")
                 raise BusyError(
                     f"another restore works on {address.url}",
-                    next_step="wait for it, or end its session (SHOW PROCESSLIST)",
+                    next_step=f"wait for it; or end its session, if its machine is gone: KILL {holder or 'ID'}",
                 )
         existing, others = find_control_tables(connection)
         control = ControlTables.apart_from({*names, *others})

@@ -28,6 +28,11 @@ _NO_LOCALE = {"22023", "42704", "42601", "0A000", "42P17"}
 _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
 _LOCK_SECONDS = 20
+_HOLDER = (
+    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = {_LOCK}"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+"""The server process of the session that holds the lock."""
 
 _WRITER_SETTINGS = """
 SELECT set_config(w.name, w.value, false) FROM (VALUES ('synchronous_commit', 'off'),
@@ -170,9 +175,13 @@ def _lock(connection: psycopg.Connection[Any], address: PostgresAddress) -> None
     deadline = time.monotonic() + _LOCK_SECONDS
     while not _value(connection, f"SELECT pg_try_advisory_lock({_LOCK})"):
         if time.monotonic() > deadline:
+            pid = _value(connection, _HOLDER)
+            end = (
+                f"SELECT pg_terminate_backend({pid})" if pid else "pg_stat_activity, application_name moveout"
+            )
             raise BusyError(
                 f"another restore works on {address.url}",
-                next_step="wait for it, or end its session (pg_stat_activity, application_name moveout)",
+                next_step=f"wait for it; or end its session, if its machine is gone: {end}",
             )
         time.sleep(0.2)
 
