@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 from migrate.cli.common.papers import grant_paper, paper_page
 from tests.cli.conftest import call
@@ -17,6 +18,17 @@ def test_a_receipt_and_a_certificate_say_what_they_prove_and_what_not(location, 
     assert_harmless(paper)
     root = received.json["result"]["root"]
     for text in ("Received and signed by", root, "RFC 3161", "BypassGovernanceRetention", "UTC", "--against"):
+        assert text in paper.text
+
+    listed = {name: make_key.path_of(name) for name in ("acme", "host")}
+    lines = [f"{name}-by-list {path.with_suffix('.pub').read_text()}" for name, path in listed.items()]
+    (tmp_path / "signers").write_text("".join(lines))
+    (file,) = (Path(location.location.removeprefix("file://")) / "sig").glob("receipt-*.json")
+    words_of_host = [location.location, file, "--key", listed["host"], "--signers", tmp_path / "signers"]
+    acknowledged = call("acknowledge", *words_of_host, "--page", tmp_path / "acknowledged.html")
+    assert acknowledged.code == 0, acknowledged.err
+    paper = parse((tmp_path / "acknowledged.html").read_bytes())
+    for text in ("acme-by-list, key SHA256:", "host-by-list, key SHA256:"):
         assert text in paper.text
 
     erased = call(

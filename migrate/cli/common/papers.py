@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from migrate.cli.common.signatures import CheckedSignatures
 from migrate.custody.documents import Document
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotEmptyError
 from migrate.number_text import count_words, exact_bytes_words, things
@@ -85,9 +86,11 @@ def receipt_paper(
     signers: Sequence[PublicKey],
     signed: CheckedSignatures,
     acknowledged_by: Sequence[PublicKey] = (),
+    *,
+    trust: Trust | None = None,
 ) -> Paper:
     """Return the page about a receipt. ``signed``: who signed the bundle itself, and what timestamps it has;
-    ``acknowledged_by``: the senders who have counter-signed the receipt.
+    ``acknowledged_by``: the senders who have counter-signed the receipt; ``trust``: the list that names keys.
     """
     value = document.value
     findings = int(value["findings_total"])
@@ -102,9 +105,12 @@ def receipt_paper(
     ]
     givers = [_party(public, name or public.name) for public, name in signed.by]
     parties = [
-        *(("Received and signed by", _party(public, public.name)) for public in signers),
+        *(("Received and signed by", _party(public, _name_of(public, trust))) for public in signers),
         *(("Bundle signed by", giver) for giver in givers or ["nobody"]),
-        *(("Acknowledged by the sender", _party(public, public.name)) for public in acknowledged_by),
+        *(
+            ("Acknowledged by the sender", _party(public, _name_of(public, trust)))
+            for public in acknowledged_by
+        ),
     ]
     moments = [Moment("receipt signed", _time_of(document), _SIGNER_CLOCK)]
     if acknowledged_by:
@@ -189,6 +195,11 @@ def write_page(path: Path, paper: Paper) -> None:
     if os.path.lexists(path):
         raise NotEmptyError(f"{path} exists already", next_step="name another: --page FILE")
     write_whole(path, paper_page(paper), crash_point="paper.page")
+
+
+def _name_of(public: PublicKey, trust: Trust | None) -> str:
+    """Return what a list calls the owner of a key, else what the key calls itself."""
+    return (trust.name(public) if trust else None) or public.name
 
 
 def _party(public: PublicKey, name: str) -> str:

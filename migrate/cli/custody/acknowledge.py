@@ -103,7 +103,7 @@ def acknowledge_command(
     files = write_files(to or file.parent, document, documents.signatures_of(document, [signer]))
     if page is not None:
         signed = check_signatures(store, trust, deep=False)
-        write_page(page, receipt_paper(document, senders, signed, [signer.public]))
+        write_page(page, receipt_paper(document, senders, signed, [signer.public], trust=trust))
     return Acknowledged(
         document,
         [sender.fingerprint for sender in senders],

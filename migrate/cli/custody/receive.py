@@ -111,9 +111,8 @@ def receive_command(
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )
-    signed = check_signatures(
-        store, load_trust(signers, loaded), deep=level is Level.FULL and outcome.is_whole
-    )
+    trust = load_trust(signers, loaded)
+    signed = check_signatures(store, trust, deep=level is Level.FULL and outcome.is_whole)
     findings = [*outcome.findings, *signed.findings]
     checked = receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings)
     read_only = False
@@ -126,5 +125,5 @@ def receive_command(
         document = receipt.write(store, checked, by, read_receipts(to), stored=False)
     files = write_files(to, document, documents.signatures_of(document, own_keys)) if to else []
     if page is not None:
-        write_page(page, receipt_paper(document, [own_key.public for own_key in own_keys], signed))
+        write_page(page, receipt_paper(document, [own.public for own in own_keys], signed, trust=trust))
     return Received(document, findings, files, page, read_only)
