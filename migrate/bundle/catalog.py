@@ -136,19 +136,19 @@ def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     """
     texts = _Texts(FREE_BYTES + _RATIO * file.seek(0, os.SEEK_END))
     rows = list(_read(file, key, _CATALOG, lambda row: _to_catalog_row(row, texts)))
-    for what, names in (
-        ("table", Counter((row.source, row.full_name) for row in rows)),
-        (
-            "part",
-            Counter((row.source, part["name"]) for row in rows for part in row.details.get("parts", ())),
-        ),
-    ):
-        for (source, name), count in names.most_common(1):
-            if count > 1:
-                raise DamageError(
-                    key, expected=f"each {what} once", found=f"{name} of {source} {count} times"
-                )
+    _check_once(key, "table", ((row.source, row.schema, row.name) for row in rows))
+    _check_once(
+        key, "part", ((row.source, part["name"]) for row in rows for part in row.details.get("parts", ()))
+    )
     return rows
+
+
+def _check_once(key: str, what: str, names: Iterable[tuple[str, ...]]) -> None:
+    """Raise ``DamageError`` where one of ``names`` is there twice: each begins with its source."""
+    for (source, *name), count in Counter(names).most_common(1):
+        if count > 1:
+            found = f"{'.'.join(filter(None, name))} of {source} {count} times"
+            raise DamageError(key, expected=f"each {what} once", found=found)
 
 
 def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:

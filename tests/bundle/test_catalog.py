@@ -139,6 +139,20 @@ def test_a_table_that_is_there_twice_is_damage():
         catalog.read_catalog(file, "catalog")
 
 
+def test_tables_are_two_whose_names_differ_only_in_where_the_schema_ends():
+    file = BytesIO()
+    (row,) = rows("data/app/tables/1")
+    pair = [
+        replace(row, schema="a.b", name="c", details={}),
+        replace(row, schema="a", name="b.c", details={}),
+    ]
+    catalog.write_catalog(file, pair)
+    assert [(read.schema, read.name) for read in catalog.read_catalog(file, "catalog")] == [
+        ("a.b", "c"),
+        ("a", "b.c"),
+    ]
+
+
 def test_a_table_without_columns_in_the_catalog_is_damage_where_they_are_asked_for():
     (row,) = rows("data/app/tables/1")
     with pytest.raises(
