@@ -42,9 +42,14 @@ An error of a source, but for one, has a second base class that says which kind 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import ClassVar
+
+_MOST_CHARACTERS = 500
+"""How much of a value is repeated: it may be a stranger's."""
 
 
 class MoveoutError(Exception):
@@ -150,7 +155,7 @@ class WrongAnswerError(UnreachableError):
 
 
 class DamageError(MoveoutError):
-    """Bytes differ from what was recorded; the fields name the file and both values."""
+    """Bytes differ from what was recorded; the fields name the file and both values, their first 500 characters."""
 
     exit_code = 6
     code = "damage"
@@ -160,10 +165,12 @@ class DamageError(MoveoutError):
     )
 
     def __init__(self, key: str, *, expected: str, found: str, next_step: str = "") -> None:
-        super().__init__(f"expected {expected}, found {found}", about=key, next_step=next_step)
         self.key = key
-        self.expected = expected
-        self.found = found
+        self.expected, self.found = (
+            text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+            for text in (expected, found)
+        )
+        super().__init__(f"expected {self.expected}, found {self.found}", about=key, next_step=next_step)
 
 
 class DamagedOnTheWayError(DamageError):
@@ -307,6 +314,23 @@ class SourceDamagedError(SourceItemError):
     code = "damaged"
 
 
+_AT = r"(?: - at `\$(.*)`)?"
+_MISSING = re.compile(rf"Object missing required field `(\w+)`{_AT}")
+_OTHER_KIND = re.compile(rf"Expected `([^`]*)`, got `([^`]*)`{_AT}")
+"""What msgspec says of a value."""
+
+
+def _in_our_words(text: str) -> str:
+    """Return what msgspec says of a value, shorter and without its marks; other texts as they are."""
+    if (match := _MISSING.fullmatch(text)) is not None:
+        text, path = f"there is no {match[1]}", match[2]
+    elif (match := _OTHER_KIND.fullmatch(text)) is not None:
+        text, path = f"a value is {match[2]}, not {match[1]}", match[3]
+    else:
+        return text
+    return f"{text}, at {path.removeprefix('.')}" if path else text
+
+
 def in_words(error: BaseException) -> str:
     """Return what was wrong with what somebody else wrote, on one line: Python's own words for it say nothing to the
     reader of a message.
@@ -314,6 +338,8 @@ def in_words(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not {error.encoding.upper()}"
+    if isinstance(error, JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno} is no JSON"
     if type(error) is KeyError:
         return f"there is no {text}"
     if isinstance(error, RecursionError):
@@ -326,4 +352,4 @@ def in_words(error: BaseException) -> str:
         return f"{text.partition(': ')[2]} is no number"
     if text.startswith("Exceeds the limit ("):
         return "a number has more than 4300 digits"
-    return text
+    return _in_our_words(text)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from typing import TypedDict
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.errors import in_words
+from exporters.errors import DamageError, in_words
 from exporters.sql.columns import EXACT_OF, KIND
 from exporters.sql.large_values.long_values import SHORT_BYTES
 from exporters.sql.large_values.parquet_footer import COLUMNS, GROUPS, LENGTH, MAGIC, Value, dump, footer_of
@@ -70,12 +72,38 @@ def test_a_long_row_whose_column_is_described_encrypted_does_not_end_the_process
         ('{"b": "x"}', "'x' is no number"),
         ("[" * 100_000, "it is nested too deeply"),
         ("9" * 5000, "a number has more than 4300 digits"),
+        ("", "line 1, column 1 is no JSON"),
+        ('{"a": 1,\n b}', "line 2, column 2 is no JSON"),
     ],
 )
 def test_what_is_wrong_with_json_of_others_is_not_put_in_words_of_python(value: str, words: str) -> None:
     with pytest.raises(READ_ERRORS) as raised:
         int(json.loads(value)["b"])
     assert in_words(raised.value) == words
+
+
+class _Record(TypedDict):
+    number: int
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({}, "there is no number"),
+        ({"number": "x"}, "a value is str, not int, at number"),
+        ([], "a value is array, not object"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_put_in_words(value: object, words: str) -> None:
+    with pytest.raises(READ_ERRORS) as raised:
+        msgspec.convert(value, _Record)
+    assert in_words(raised.value) == words
+
+
+def test_an_error_about_damage_repeats_the_beginning_of_a_value() -> None:
+    error = DamageError("data/x", expected="a number", found="9" * 100_000)
+    assert len(str(error)) < 600
+    assert error.found.endswith("9…")
 
 
 def test_bytes_that_are_no_text_are_named_by_their_place() -> None:
