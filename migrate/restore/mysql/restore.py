@@ -15,19 +15,21 @@ from importlib import import_module
 from msgspec.structs import replace
 
 from exporters.api import Loss
+from exporters.mysql.catalog import ELSEWHERE
 from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.show_create import label_of
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import as_source_errors
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.server_settings import server_settings
+from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.reconciliation import RecordedChanges
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.apply import Mark
 from migrate.changes.segments import START
-from migrate.errors import NotEmptyError
+from migrate.errors import DamageError, NotEmptyError
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.common.environment import note_other_settings
 from migrate.restore.common.left_out import FinishedRestore, unique
@@ -296,6 +298,7 @@ def _restore_definitions(job: MysqlRestore, definitions: Sequence[Definition]) -
         for module in _FOR_ROWS if run.selection.rows else ():
             pool.submit(import_module, module)
         make_all(job, definitions, BEFORE_ROWS)
+    _require_own_rows(job)
     written = _write_rows(job) if run.selection.rows else WrittenRows(0, 0)
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
@@ -462,6 +465,25 @@ def _note_engines(job: MysqlRestore) -> None:
             reason = f"of engine {engines[name]} here: the destination has no {engine}"
             job.losses.append(Loss(f"table {quote_name(name)}", "engine", f"it is {reason}"))
             job.notes.append(f"{quote_name(name)} is {reason}")
+
+
+def _require_own_rows(job: MysqlRestore) -> None:
+    """Raise ``DamageError`` where the bundle has rows of a table whose engine keeps them elsewhere: they would come to
+    another database, or to another server.
+    """
+    schema, engines = (
+        quote_literal(job.destination.address.database),
+        ", ".join(map(quote_literal, ELSEWHERE)),
+    )
+    query = (
+        "SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES"
+        f" WHERE TABLE_SCHEMA = {schema} AND ENGINE IN ({engines})"
+    )
+    elsewhere = dict(job.destination.connection.rows(query))
+    for table in _tables_to_fill(job):
+        if table.name in elsewhere:
+            expected = f"no rows of {quote_name(table.name)}, whose engine {elsewhere[table.name]} has none of its own"
+            raise DamageError(layout.CATALOG, expected=expected, found=f"{table.items} rows")
 
 
 def _tables_to_fill(job: MysqlRestore) -> Sequence[CatalogRow]:

@@ -11,6 +11,7 @@ from exporters.mysql import chunk_plan as plans
 from exporters.mysql import live_digests
 from exporters.mysql.connection import parse_url
 from migrate.bundle import layout
+from migrate.errors import DamageError
 from migrate.restore.mysql.rows import load_rows as mysql_rows
 from tests.cli.conftest import call
 from tests.export.victims import run
@@ -143,3 +144,19 @@ def test_a_table_without_a_definition_and_defaults_that_the_server_has_not_are_n
         "table `undefined`",
     ]
     assert fetch(destination, "SELECT a FROM plain") == [(1,)]
+
+
+def test_no_row_is_written_through_a_table_into_another_database(mariadb, other_mariadb, tmp_path):
+    url, live = mariadb.database(), other_mariadb.database()
+    run_sql(live, "CREATE TABLE users (a INT) ENGINE = MyISAM")
+    run_sql(url, "CREATE TABLE t (a INT) ENGINE = MyISAM; INSERT INTO t VALUES (1)")
+    assert export_database(url, tmp_path).complete
+    key = layout.source_file("app", "schema/definitions.json")
+    definitions = json.loads((tmp_path / key).read_bytes())
+    name = parse_url(live).database
+    merged = f"ENGINE=MERGE UNION=(`{name}`.users) INSERT_METHOD=LAST"
+    definitions[1]["sql"] = definitions[1]["sql"].replace("ENGINE=MyISAM", merged)
+    put_in_place_of(tmp_path, key, key, json.dumps(definitions).encode())
+    with pytest.raises(DamageError, match="whose engine MRG_MyISAM has none of its own"):
+        restore(tmp_path, other_mariadb.database())
+    assert fetch(live, "SELECT * FROM users") == []
