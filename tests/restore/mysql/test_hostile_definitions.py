@@ -5,6 +5,7 @@ import json
 import pytest
 
 from migrate.errors import DamageError
+from migrate.restore.mysql.definitions.accounts import Grants
 from migrate.restore.mysql.definitions.recorded_definitions import _parsed, without_database
 
 KEY = "data/shop/schema/definitions.json"
@@ -137,3 +138,33 @@ def test_a_definition_that_is_there_twice_is_damage():
 def test_definitions_begin_with_those_of_the_database():
     with pytest.raises(DamageError, match="the database's own definition in entry 1"):
         _parsed(b"[]", KEY)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GRANT ALL PRIVILEGES ON *.* TO `evil`@`%` IDENTIFIED BY 'known' -- x ON `shop`.* TO `a`@`%`;",
+        """GRANT SELECT ON `shop`.* TO 'x\\'@' IDENTIFIED BY "known" -- ';""",
+        """GRANT SELECT ON *.* TO 'x\\'@' IDENTIFIED BY "known" -- ';""",
+        """ALTER USER `a`@`%` REQUIRE ISSUER 'x\\' AND SUBJECT ' IDENTIFIED BY "known" -- ';""",
+    ],
+)
+def test_a_statement_about_accounts_brings_no_password(line):
+    """It was run as it stands: what looks like a privilege or a name went on behind it, up to a comment."""
+    grants = Grants.parse(line, "shop")
+    assert (grants.own, grants.server_wide, grants.accounts) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "ALL PRIVILEGES",
+        "SELECT, INSERT (`a`, `b``c`), UPDATE (plain), DELETE HISTORY, SHOW VIEW",
+        "SELECT (`a`), REFERENCES (`b`)",
+        "EXECUTE",
+    ],
+)
+@pytest.mark.parametrize("account", ["`a`@`%`", "'it''s'@'%'", "'b\\\\'@'%'", "`role`", "PUBLIC"])
+def test_privileges_are_taken_as_servers_print_them(what, account):
+    (grant,) = Grants.parse(f"GRANT {what} ON `shop`.* TO {account} WITH GRANT OPTION;", "shop").own
+    assert (grant.what, grant.account) == (what, account)

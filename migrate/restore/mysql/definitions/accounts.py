@@ -28,13 +28,17 @@ from migrate.restore.common.left_out import FinishedRestore
 from migrate.restore.mysql.destination import DestinationConnection
 from migrate.restore.mysql.restore_state import mark_done, read_done
 
-_QUOTED = r"(?:`(?:[^`]|``)*`|'(?:[^']|'')*')"
+_TEXT = r"'(?:[^'\\]|\\.|'')*'"
+_QUOTED = rf"(?:`(?:[^`]|``)*`|{_TEXT})"
 _ACCOUNT = rf"(?:{_QUOTED}@{_QUOTED}|{_QUOTED}|PUBLIC)"
+_COLUMN = r"(?:`(?:[^`]|``)*`|[\w$]+)"
+_PRIVILEGE = rf"[A-Z][A-Z0-9_ ]*(?:\({_COLUMN}(?:, ?{_COLUMN})*\))?"
 _ON_DATABASE = re.compile(
-    rf"GRANT (?P<what>.+) ON (?P<kind>(?:PROCEDURE|FUNCTION|PACKAGE|PACKAGE BODY) )?(?P<database>`(?:[^`]|``)*`)\."
+    rf"GRANT (?P<what>{_PRIVILEGE}(?:, ?{_PRIVILEGE})*) ON "
+    rf"(?P<kind>(?:PROCEDURE|FUNCTION|PACKAGE|PACKAGE BODY) )?(?P<database>`(?:[^`]|``)*`)\."
     rf"(?P<object>\*|`(?:[^`]|``)*`) TO (?P<account>{_ACCOUNT})(?P<option> WITH GRANT OPTION)?;"
 )
-_REQUIRE = r"(?: REQUIRE (?:NONE|SSL|X509|(?:(?:AND )?(?:ISSUER|SUBJECT|CIPHER) '(?:[^']|'')*' ?)+))?"
+_REQUIRE = rf"(?: REQUIRE (?:NONE|SSL|X509|(?:(?:AND )?(?:ISSUER|SUBJECT|CIPHER) {_TEXT} ?)+))?"
 _LIMITS = r"(?: WITH(?: GRANT OPTION| MAX_[A-Z_]+ [0-9.]+)+)?"
 _EVERYWHERE = re.compile(
     rf"(?P<statement>GRANT (?P<what>[A-Z0-9_, ]+) ON \*\.\* TO (?P<account>{_ACCOUNT}){_REQUIRE}{_LIMITS});"
