@@ -437,6 +437,20 @@ def test_the_commands(location, make_key, tmp_path):
     assert call("custody", "verify", destination, "--json").code == 6
 
 
+@pytest.mark.parametrize("details", [{"file": ["a"]}, {"sha256": {}}, {"file": None}])
+def test_an_entry_whose_file_is_no_text_is_damage_of_the_log(kept, provider, details):
+    last = custody_log.read(kept).last
+    value = json.loads(
+        entry.write(provider, CustodyEvent("noted", "b", "", kept.location), last, datetime.now(UTC)).line
+    )
+    del value["signature"]
+    line = entry.sign(provider, {**value, "details": details})
+    kept.put(layout.CUSTODY_LOG, kept.read(layout.CUSTODY_LOG) + line + b"\n")
+    assert "line 6: is not an entry: what it names is no file" in named(kept)
+    ended = call("custody", "verify", kept.location.removeprefix("file://"))
+    assert (ended.code, "what it names is no file" in ended.out + ended.err) == (6, True), ended.err
+
+
 @pytest.mark.parametrize("changes", [{"version": True}, {"version": 1.0}, {"number": True}])
 def test_a_number_that_is_none_for_another_reader_is_no_number(provider, changes):
     """Python takes ``true`` and ``1.0`` for 1."""

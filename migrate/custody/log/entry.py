@@ -36,6 +36,8 @@ EVENTS = (
 
 _TEXTS = ("prev", "time", "event", "bundle", "root", "location", "name", "key", "signature")
 
+_TEXTS_OF_DETAILS = ("file", "sha256")
+
 
 class CustodyEvent(Struct, frozen=True):
     """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``location`` where it
@@ -134,6 +136,8 @@ def read(line: bytes) -> LogEntry:
     number, details = value.get("number"), value.get("details")
     if not (type(number) is int and isinstance(details, dict)):
         raise ValueError("is not an entry of version 1")
+    if not all(isinstance(details.get(name, ""), str) for name in _TEXTS_OF_DETAILS):
+        raise ValueError("is not an entry: what it names is no file")
     if _encoded(value) != line:
         raise ValueError("is not written as an entry is")
     try:
