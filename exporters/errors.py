@@ -353,3 +353,16 @@ def in_words(error: BaseException) -> str:
     if text.startswith("Exceeds the limit ("):
         return "a number has more than 4300 digits"
     return _in_our_words(text)
+
+
+@contextmanager
+def decoding(key: str, expected: str, *, next_step: str = "") -> Iterator[None]:
+    """Raise ``DamageError`` that names the file, and what was ``expected`` of it, where what stands in it makes no
+    sense. ``next_step`` takes the place of the usual one.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+        raise DamageError(
+            key, expected=expected, found=f"something else ({in_words(exc)})", next_step=next_step
+        ) from exc

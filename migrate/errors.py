@@ -33,6 +33,7 @@ from exporters.errors import (
     UnreachableError,
     UsageError,
     WrongAnswerError,
+    decoding,
     in_words,
 )
 
@@ -72,5 +73,6 @@ __all__ = [
     "UnreachableError",
     "UsageError",
     "WrongAnswerError",
+    "decoding",
     "in_words",
 ]

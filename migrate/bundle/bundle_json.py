@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout, left_behind
 from migrate.bundle.left_behind import LeftBehind
-from migrate.errors import DamageError, GoneError, UsageError, in_words
+from migrate.errors import DamageError, GoneError, UsageError, decoding
 from migrate.storage.api import Store
 
 FORMAT = "moveout-bundle"
@@ -124,14 +124,10 @@ def decode(data: bytes) -> BundleInfo:
     if value.get("format") != FORMAT:
         raise DamageError(key, expected=f"format {FORMAT}", found=repr(value.get("format")))
     canonical_json.check_version(value, key, layout.VERSION)
-    try:
+    with decoding(key, "a bundle's identity"):
         behind = left_behind.decode(value.get("left_behind"))
         pace = decode_pace(value.get("pace"))
         info = msgspec.convert(value | {"left_behind": None, "pace": None}, BundleInfo)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(
-            key, expected="a bundle's identity", found=f"a malformed one ({in_words(exc)})"
-        ) from exc
     for source in info.sources:
         if not layout.is_source_name(source.name):
             raise DamageError(key, expected="names of sources", found=repr(source.name))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from migrate.errors import DamageError, UsageError, in_words
+from migrate.errors import DamageError, UsageError, decoding
 
 T = TypeVar("T")
 
@@ -36,11 +36,8 @@ def decode(data: bytes, key: str, *, version: int | None = None, next_step: str 
     the usual one. ``version``: the object has one, and it must be this; raises as ``check_version`` does.
     """
     expected = "a JSON object"
-    try:
+    with decoding(key, expected, next_step=next_step):
         value = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        found = f"something else ({in_words(exc)})"
-        raise DamageError(key, expected=expected, found=found, next_step=next_step) from exc
     if not isinstance(value, dict):
         found = f"a JSON {_KINDS[type(value)]}"
         raise DamageError(key, expected=expected, found=found, next_step=next_step)
@@ -53,12 +50,10 @@ def decode_entries(data: bytes, key: str, kind: type[T], *, holds_bytes: bool = 
     """Parse the JSON list in the file ``key``, whose entries are objects of this ``TypedDict``. ``holds_bytes``: texts
     may hold bytes, each as ``surrogateescape`` has it. Raises ``DamageError`` that names the file and the value.
     """
-    try:
+    with decoding(key, "a JSON list"):
         value = json.loads(data)
         json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if holds_bytes else "strict")
         msgspec.convert(value, list[kind])  # type: ignore[valid-type]
-    except (ValueError, RecursionError) as exc:
-        raise DamageError(key, expected="a JSON list", found=f"something else ({in_words(exc)})") from exc
     entries: list[T] = value
     return entries
 

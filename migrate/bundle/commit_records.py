@@ -35,7 +35,7 @@ from exporters.api import (
     Unit,
 )
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, in_words
+from migrate.errors import DamageError, decoding
 from migrate.storage.api import FileInfo, NewFile, Store
 
 VERSION = 1
@@ -196,12 +196,10 @@ def read_final(store: Store, source: str) -> FinalRecord:
     """Return a source's final record. Raises ``GoneError`` where there is none."""
     key = layout.final_record(source)
     value = canonical_json.decode(store.read(key), key, version=VERSION)
-    try:
+    with decoding(key, "a final record"):
         return FinalRecord(
             source, _summary(value["summary"]), [FileRecord.of_json(item) for item in value["files"]]
         )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(key, expected="a final record", found=f"a malformed one ({in_words(exc)})") from exc
 
 
 def encode_record(record: CommitRecord) -> bytes:
@@ -249,7 +247,7 @@ def _record_out(record: CommitRecord) -> dict[str, Any]:
 
 def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
     canonical_json.check_version(value, key, VERSION)
-    try:
+    with decoding(key, "a commit record"):
         outcome = value["outcome"]
         return CommitRecord(
             source=source,
@@ -266,10 +264,6 @@ def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
             position=dict(value["position"]),
             finished=str(value["finished"]),
         )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(
-            key, expected="a commit record", found=f"a malformed one ({in_words(exc)})"
-        ) from exc
 
 
 def encode_final(final: FinalRecord) -> bytes:

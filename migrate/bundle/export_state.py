@@ -23,7 +23,7 @@ from msgspec import Struct
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.bundle_json import LeftOutSource
-from migrate.errors import DamageError, GoneError, NotEmptyError, in_words
+from migrate.errors import DamageError, GoneError, NotEmptyError, decoding
 from migrate.number_text import list_words
 from migrate.storage.api import Store, exists
 
@@ -104,15 +104,8 @@ def read_state(store: Store) -> ExportState | None:
         return None
     step = "nothing can go on without this file: export to another location"
     value = canonical_json.decode(data, layout.EXPORT_STATE, version=VERSION, next_step=step)
-    try:
+    with decoding(layout.EXPORT_STATE, "an export", next_step=step):
         return msgspec.convert(value, ExportState)
-    except ValueError as exc:
-        raise DamageError(
-            layout.EXPORT_STATE,
-            expected="an export",
-            found=f"a malformed one ({in_words(exc)})",
-            next_step=step,
-        ) from exc
 
 
 def write_state(store: Store, state: ExportState) -> None:

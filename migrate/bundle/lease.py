@@ -33,7 +33,7 @@ from migrate.errors import (
     GoneError,
     MoveoutError,
     UsageError,
-    in_words,
+    decoding,
 )
 from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName, uptime
@@ -310,12 +310,8 @@ def encode(state: LeaseState) -> bytes:
 def decode(data: bytes) -> LeaseState:
     """Parse a lease file. Raises ``DamageError``."""
     value: dict[str, Any] = canonical_json.decode(data, layout.LEASE)
-    try:
+    with decoding(layout.LEASE, "a lease"):
         return msgspec.convert(value, LeaseState)
-    except ValueError as exc:
-        raise DamageError(
-            layout.LEASE, expected="a lease", found=f"a malformed one ({in_words(exc)})"
-        ) from exc
 
 
 def busy(store: Store, state: LeaseState | None) -> BusyError:

@@ -27,7 +27,7 @@ from exporters.engine import load_part
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.export_ledger import Totals
 from migrate.engines import registry
-from migrate.errors import DamageError, in_words
+from migrate.errors import DamageError, decoding
 
 VERSION = 1
 INLINE_FAILURES = 20
@@ -222,12 +222,8 @@ def decode(data: bytes) -> list[SourceReconciliation]:
     ``DamageError``.
     """
     value = canonical_json.decode(data, layout.RECONCILIATION, version=VERSION)
-    try:
+    with decoding(layout.RECONCILIATION, "a reconciliation"):
         sources = [_source_reconciliation(item) for item in value["sources"]]
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
-        raise DamageError(
-            layout.RECONCILIATION, expected="a reconciliation", found=f"a malformed one ({in_words(exc)})"
-        ) from exc
     for source in sources:
         if not layout.is_source_name(source.name):
             raise DamageError(layout.RECONCILIATION, expected="names of sources", found=repr(source.name))

@@ -14,7 +14,7 @@ from xxhash import xxh3_128_hexdigest
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
 from migrate.changes.segments import folder, is_time
-from migrate.errors import DamageError, GoneError, UnreachableError, in_words
+from migrate.errors import DamageError, GoneError, UnreachableError, decoding
 from migrate.storage.api import Store
 
 _NAME, _TABLES = "delta.json", "delta/"
@@ -112,10 +112,8 @@ def _read(store: Store, key: str, kind: type[T], expected: str) -> T:
     """Return what a file has. Raises ``GoneError``, and ``DamageError`` where it has something else."""
     value = canonical_json.decode(store.read(key), key, version=VERSION)
     del value["version"]
-    try:
+    with decoding(key, expected):
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as exc:
-        raise DamageError(key, expected=expected, found=f"something else ({in_words(exc)})") from exc
 
 
 def write_delta(store: Store, record: DeltaRecord) -> None:

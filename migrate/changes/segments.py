@@ -25,7 +25,7 @@ from msgspec import Struct
 from exporters.changes import Message, MessageKind
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError, in_words
+from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError, decoding
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -372,12 +372,8 @@ class SegmentFolder:
         key = self._record_key(number)
         value: dict[str, Any] = canonical_json.decode(data, key)
         canonical_json.check_version(value, key, VERSION)
-        try:
+        with decoding(key, "the record of a segment"):
             record = msgspec.convert(value, SegmentRecord)
-        except (msgspec.ValidationError, OverflowError) as exc:
-            raise DamageError(
-                key, expected="the record of a segment", found=f"something else ({in_words(exc)})"
-            ) from exc
         if record.number != number:
             raise DamageError(
                 key, expected=f"the record of segment {number}", found=f"that of {record.number}"

@@ -16,7 +16,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
 from migrate.changes.remainder import Carried
-from migrate.errors import DamageError, GoneError, UnreachableError, in_words
+from migrate.errors import GoneError, UnreachableError, decoding
 from migrate.follow.table_digests import recorded_digests
 from migrate.storage.api import Store
 
@@ -123,12 +123,8 @@ def read_record(store: Store) -> CutoverRecord | None:
         value = canonical_json.decode(store.read(RECORD), RECORD, version=VERSION)
     except GoneError:
         return None
-    try:
+    with decoding(RECORD, "a record of a cutover"):
         record = msgspec.convert(value, CutoverRecord)
-    except msgspec.ValidationError as exc:
-        raise DamageError(
-            RECORD, expected="a record of a cutover", found=f"something else ({in_words(exc)})"
-        ) from exc
     sources = [replace(source, seconds=_in_order(source.seconds)) for source in record.sources]
     return replace(record, sources=sources)
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, GoneError, MoveoutError, in_words
+from migrate.errors import DamageError, GoneError, MoveoutError, decoding
 from migrate.progress.state import ProgressState, from_json
 from migrate.runtime.process_identity import ProcessName, is_alive, is_dead, this_process
 from migrate.runtime.state_folder import state_folder
@@ -175,13 +175,9 @@ def read_reports(stores: Sequence[Store]) -> list[ProgressReport]:
 
 def _read(store: Store, info: FileInfo) -> ProgressReport:
     value = canonical_json.decode(store.read(info.key), info.key, version=VERSION)
-    try:
+    with decoding(info.key, "a progress file"):
         process = ProcessName(**value["process"])
         state = from_json(value)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(
-            info.key, expected="a progress file", found=f"a malformed one ({in_words(exc)})"
-        ) from exc
     age = max(0.0, (datetime.now(UTC) - info.modified).total_seconds())
     lives = not is_dead(process) and (is_alive(process) or age < STALE_SECONDS)
     return ProgressReport(state, process, age, lives and not state.ended)

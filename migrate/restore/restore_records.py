@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, GoneError, MoveoutError, UsageError, in_words
+from migrate.errors import DamageError, GoneError, MoveoutError, UsageError, decoding
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -89,8 +89,6 @@ def newest(records: Iterable[RestoreRecord]) -> list[RestoreRecord]:
 
 def _read(store: Store, key: str) -> RestoreRecord:
     value = canonical_json.decode(store.read(key), key, version=VERSION)
-    try:
+    with decoding(key, "a record of a restore"):
         texts = {name: str(value[name]) for name in RestoreRecord.__struct_fields__ if name != "notes"}
         return RestoreRecord(**texts, notes=tuple(map(str, value.get("notes", ()))))
-    except (KeyError, TypeError) as exc:
-        raise DamageError(key, expected="a record of a restore", found=f"none ({in_words(exc)})") from exc

@@ -18,7 +18,7 @@ from exporters.sqlite.errors import code_of
 from exporters.sqlite.identifiers import is_own
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError, UsageError, in_words
+from migrate.errors import DamageError, UsageError, decoding
 from migrate.restore.sqlite.application_functions import StandIns
 
 T = TypeVar("T")
@@ -62,10 +62,8 @@ class Definitions(Struct, frozen=True):
 
 
 def _parsed(parse: Callable[[bytes], T], data: bytes, key: str) -> T:
-    try:
+    with decoding(key, "definitions"):
         return parse(data)
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise DamageError(key, expected="definitions", found=f"something else ({in_words(exc)})") from exc
 
 
 def is_virtual(entry: SchemaEntry) -> bool:

@@ -31,7 +31,7 @@ from migrate.errors import (
     NotAllowedError,
     UnreachableError,
     UsageError,
-    in_words,
+    decoding,
 )
 from migrate.restore.common.api import Created
 from migrate.restore.common.table_restore import State
@@ -222,16 +222,12 @@ def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
     if file is None:
         return None
     folders: dict[str, str] = {}
-    try:
+    with decoding(file.key, "a list of files"):
         for entry in json.loads(reader.read_checked(file))["files"]:
             name, folder = str(entry["name"]), str(entry["folder"])
             if not _is_below(name) or not layout.is_payload_name(folder):
                 raise DamageError(file.key, expected="paths below a directory", found=repr(name))
             folders[name] = folder
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise DamageError(
-            file.key, expected="a list of files", found=f"something else ({in_words(exc)})"
-        ) from exc
     return folders
 
 
