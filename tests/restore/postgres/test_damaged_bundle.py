@@ -7,9 +7,10 @@ import pytest
 from exporters.postgres import chunk_plan
 from exporters.sql.parquet_read import READ_ERRORS
 from migrate.bundle import layout
+from migrate.errors import UsageError
 from migrate.restore.postgres.rows import copy_binary, large_objects
 from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
-from tests.tools.bundles import read_bundle, restore_from, restore_whole
+from tests.tools.bundles import put_in_place_of, read_bundle, restore_from, restore_whole
 
 SOURCE = """
 CREATE TABLE parent AS SELECT n AS id, repeat(md5(n::text), 4) AS t FROM generate_series(1, 20000) n;
@@ -126,3 +127,14 @@ def test_a_part_whose_values_are_not_of_the_kind_that_it_names_is_damage_and_the
     outcome = restore_from(reader, "app", destination)
     assert any(part["name"] in finding for finding in outcome.findings), outcome
     assert fetch(destination, "SELECT b FROM other") == [(2,)]
+
+
+def test_a_script_that_is_none_is_named(postgres, other_postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t (a int PRIMARY KEY)")
+    assert export_database(url, tmp_path).complete
+    key = layout.source_file("app", "schema/post-data.sql")
+    script = (tmp_path / key).read_bytes()
+    put_in_place_of(tmp_path, key, key, b"ON UPDATE;\n" + script)
+    with pytest.raises(UsageError, match=r"post-data\.sql cannot be restored: syntax error"):
+        restore_from(read_bundle(tmp_path), "app", other_postgres.database())

@@ -296,6 +296,9 @@ class StepRunner:
             connection.execute(self._head)
             memory = {"least": MEMORY_KB, "most": _MOST_MEMORY_KB, "sessions": self._workers}
             connection.execute(_SORT_MEMORY.encode(), memory)
+        except psycopg.ProgrammingError as exc:
+            connection.close()
+            raise ddl_error(exc, "post-data.sql") from exc
         except BaseException:
             connection.close()
             raise
