@@ -141,10 +141,10 @@ def test_a_catalog_whose_texts_take_too_much_memory_is_damage(monkeypatch: pytes
     with pytest.raises(DamageError, match="its texts unpack to more than they may"):
         read_catalog(out, "data/catalog.parquet")
     out = io.BytesIO()
-    write_catalog(out, [empty_table("t", "0" * (MIB // 2))] * 9)
+    write_catalog(out, [empty_table(f"t{number}", "0" * (MIB // 2)) for number in range(9)])
     assert len(read_catalog(out, "data/catalog.parquet")) == 9
     out = io.BytesIO()
-    write_catalog(out, (empty_table("t", f"{number}" + "0" * (MIB // 2)) for number in range(3)))
+    write_catalog(out, (empty_table(f"t{number}", f"{number}" + "0" * (MIB // 2)) for number in range(3)))
     with pytest.raises(DamageError, match=r"data/catalog\.parquet: .*its texts unpack to more than they may"):
         read_catalog(out, "data/catalog.parquet")
 
