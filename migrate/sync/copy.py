@@ -7,7 +7,7 @@ carries everything that belongs to the object, so that none is ever seen half de
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat, tee
 
 from msgspec import Struct, field
@@ -43,7 +43,8 @@ UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
 
 class SyncContext(Struct, frozen=True):
     """From one bucket to the other, and on what terms. ``overwrite``: also what no sync has written. ``locks_itself``:
-    see ``amendment``. Shared by all threads.
+    see ``amendment``. ``check_lease`` raises ``BusyError`` once another run has taken over: it may have ended, and the
+    destination be in use. Shared by all threads.
     """
 
     source: S3Bucket
@@ -57,6 +58,7 @@ class SyncContext(Struct, frozen=True):
     rate_limiter: RateLimiter | None
     overwrite: bool
     locks_itself: bool
+    check_lease: Callable[[], None]
 
     def note(self, source_object: Fetched, destination_object: Fetched | None = None) -> None:
         """Note the answers of both sides. Raises ``SourceUnreachableError`` when a side does not answer at all; see
@@ -75,9 +77,10 @@ class SyncContext(Struct, frozen=True):
         return self.terms.describe(self.name(read_item.step), read_item.row)
 
     def take(self, size_bytes: int) -> None:
-        """Wait until so many bytes may pass."""
+        """Wait until so many bytes may pass. Raises ``BusyError``: see ``check_lease``, a run may have hung."""
         if self.rate_limiter is not None:
             self.rate_limiter.take(size_bytes)
+        self.check_lease()
 
     def is_same_when_read(self, source_object: Fetched, destination_object: Fetched) -> bool:
         """Tell whether both sides have the same bytes: read those of the source, and compare them with the checksum

@@ -188,6 +188,7 @@ class Removal(Struct):
         return gone
 
     def _remove(self, context: SyncContext, extra_objects: Sequence[ObjectSummary]) -> None:
+        context.check_lease()
         skip = len(context.destination.prefix)
         if any(extra_object.version_id for extra_object in extra_objects):
             results = context.destination.delete_versions(

@@ -28,7 +28,7 @@ from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
 from exporters.objects.source_checksums import ContentProof, etag_of_parts, kept_crc64nvme, only_parts_prove
 from migrate.bundle import canonical_json
-from migrate.errors import DamageError, GoneError, MoveoutError
+from migrate.errors import BusyError, DamageError, GoneError, MoveoutError
 from migrate.restore.objects.destination_terms import has_own_parts, in_parts
 from migrate.storage.api import MultipartStore, UploadedPart
 from migrate.storage.checksums import combine
@@ -111,7 +111,7 @@ class LargeCopy(Struct):
                 self._send(read_item)
             else:
                 self._put(read_item)
-        except SourceError:
+        except (SourceError, BusyError):
             raise
         except DamageError as exc:
             self.outcome.damaged.append(f"{step.name}: did not arrive as it was sent ({exc})")
@@ -182,6 +182,7 @@ class LargeCopy(Struct):
         """Raise ``SourceDamagedError`` where the bytes that were read, and have arrived as ``parts``, do not have the
         source's checksum: they are read again.
         """
+        self.context.check_lease()
         proof = self._proof
         error = self._parts_error(read_item, parts) if proof is None else proof.error(self._doubted)
         if error is not None:

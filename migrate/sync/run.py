@@ -333,6 +333,7 @@ class _Sync(Struct):
             rate_limiter=self.rate_limiter,
             overwrite=self.options.overwrite,
             locks_itself=bool((sides.destination.object_lock() or {}).get("Rule")),
+            check_lease=self.check_lease,
         )
 
     def _remove(self, report: SyncReport, plan: Plan, removal: Removal) -> None:

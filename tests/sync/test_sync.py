@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
 
 from exporters.selection import Selection
+from migrate.bundle import layout, lease
 from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UsageError
 from migrate.progress.meter import Meter
+from migrate.runtime.process_identity import uptime
 from migrate.runtime.progress import Silent
 from migrate.sync import execute
 from tests.exporters.objects.conftest import ODD_KEYS, fill
@@ -282,6 +286,31 @@ def test_two_at_once(move: Move) -> None:
     move.run()
     with Lease(move.location(), "sync"), pytest.raises(BusyError, match="in use"):
         move.run()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_run_that_hung_writes_nothing_more_once_another_has_taken_over(
+    move: Move, monkeypatch, large: bool
+) -> None:
+    """That one may have ended, and the destination be in use by now."""
+    for number in range(6):
+        move.source.put(f"{number}", b"old" * (6_000_000 if large else 1))
+    took: list[int] = []
+
+    class Hang:
+        """Comes back after a minute, in which another machine has brought everything and gone."""
+
+        def take(self, size_bytes: int) -> None:
+            took.append(size_bytes)
+            if len(took) == 2:
+                began = uptime()
+                monkeypatch.setattr(lease, "uptime", lambda: began + 60)
+                move.location().delete(layout.LEASE)
+
+    with pytest.raises(BusyError, match="another run"):
+        replace(move, rate_limiter=cast("Any", Hang())).run(workers=1)
+    assert len(took) == 2
+    assert move.contents(move.destination).keys() <= {"0"}
 
 
 class At(Silent):

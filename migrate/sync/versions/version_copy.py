@@ -138,6 +138,7 @@ class HistoryCopy(Struct):
     def _described(self, version: Item | SyncStep) -> tuple[Description, bytes | None]:
         """Return what is to be written."""
         if isinstance(version, SyncStep):
+            self.context.check_lease()
             return Description(self.context.name(version), before=self._counts[version.key]), None
         step = version.step
         return replace(self.context.describe(version), before=self._counts[step.key]), version.fetched.body
