@@ -5,7 +5,7 @@ record.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
@@ -41,7 +41,7 @@ class StoreSink:
 
     ``cancellation``: once the run is cancelled, the next write raises ``Cancelled``, so that it ends within a moment
     and leaves no half file. ``held``: what lies at the location is replaced by ``publish`` only, and stays as it is
-    after ``drop``.
+    after ``drop``. ``check`` raises before anything there is replaced, once the location is another run's.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class StoreSink:
         cancellation: CancellationToken | None = None,
         watch: SinkWatch | None = None,
         held: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check = check
         self._store = store
         self._source = source
         self.cancellation = cancellation or CancellationToken()
@@ -96,6 +98,8 @@ class StoreSink:
                 yield cast("BinaryIO", file)
                 if file.broken is not None:
                     raise file.broken
+                if self._waiting is None:
+                    self._check()
         except SourceError:
             raise  # the location is not to blame
         except MoveoutError as exc:
@@ -111,7 +115,8 @@ class StoreSink:
         self.watch.read(items, size_bytes)
 
     def publish(self) -> None:
-        """Replace what lies at the location by what was held. Raises the store's errors."""
+        """Replace what lies at the location by what was held. Raises the store's errors, and those of ``check``."""
+        self._check()
         while self._waiting:
             _, writer = self._waiting.popitem()
             writer.make()

@@ -265,7 +265,7 @@ def _finish_source(
     """
     run.lease.check()
     malloc.give_back()  # the units' buffers are needed no more
-    sink = StoreSink(run.store, source.name, cancellation=run.cancellation)
+    sink = StoreSink(run.store, source.name, cancellation=run.cancellation, check=run.lease.check)
     try:
         done = (
             replace(unit, is_compared=False)
@@ -352,7 +352,7 @@ def _final_of_gone(run: ExportRun, source: Source, error: SourceError) -> FinalR
     if engine is None or not engine.summary_of_gone:
         return None
     summary_of_gone: SummaryOfGone = load_part(engine.summary_of_gone)
-    sink = StoreSink(run.store, source.name, cancellation=run.cancellation)
+    sink = StoreSink(run.store, source.name, cancellation=run.cancellation, check=run.lease.check)
     workspace = StoreWorkspace(run.store, source.name)
     try:
         summary = summary_of_gone(workspace, run.ledger.done(source.name), sink, error)

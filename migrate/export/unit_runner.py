@@ -166,7 +166,14 @@ class UnitRunner(Struct, frozen=True, kw_only=True):
         """Have a unit read into files, or only what failed in it, if it is to be ``mended``. ``held``: see
         ``StoreSink``. Nothing is left of files where it fails. An error of the location comes before the source's.
         """
-        sink = StoreSink(self.store, self.source, cancellation=self.cancellation, watch=progress, held=held)
+        sink = StoreSink(
+            self.store,
+            self.source,
+            cancellation=self.cancellation,
+            watch=progress,
+            held=held,
+            check=self.lease.check,
+        )
         snapshot = self.snapshot
         try:
             if mended is not None and isinstance(snapshot, Mendable):

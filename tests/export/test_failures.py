@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
-from migrate.bundle import layout
+from migrate.bundle import layout, lease
 from migrate.bundle.export_ledger import Totals
 from migrate.bundle.export_state import SourceName, new_state, read_state, write_state
 from migrate.bundle.reader import BundleReader
@@ -33,6 +33,7 @@ from migrate.export.run import already_sealed, export, seal_unasked
 from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.process_identity import uptime
 from migrate.runtime.progress import Silent
 from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.registry import open_location
@@ -105,6 +106,27 @@ def test_counts_that_differ_make_the_bundle_incomplete(store):
         "the counts of objects differ: counted before: 96, exported and missing: 95"
         in outcome.sources[0].reasons
     )
+
+
+@pytest.mark.parametrize("size", ["held", "not held"])
+def test_a_run_that_hung_replaces_no_file_once_another_has_sealed_the_bundle(store, monkeypatch, size):
+    """It reads on, and its rows are of another moment."""
+    began = uptime()
+
+    def hang(unit: Unit) -> None:
+        if unit.spec["start"] == 20 and store.location not in woken:
+            woken.append(store.location)
+            monkeypatch.setattr(lease, "uptime", lambda: began)
+            store.delete(layout.LEASE)
+            assert go(store, Numbers(padding=b"of the second ")).complete
+            monkeypatch.setattr(lease, "uptime", lambda: began + 60)
+
+    woken: list[str] = []
+    item_bytes = 4 if size == "held" else SMALL_BYTES
+    with pytest.raises(BusyError):
+        go(store, Numbers(padding=b"of the first ", on_export=hang, item_bytes=item_bytes))
+    assert woken
+    assert verify(store, Level.FULL, workers=2, progress=Silent()).is_whole
 
 
 def test_one_failing_unit_does_not_stop_the_others(store):

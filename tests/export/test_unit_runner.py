@@ -330,7 +330,9 @@ def test_nothing_is_held_any_more_where_a_source_swallows_an_error_of_the_locati
             raise own_error
         return outcome()
 
-    runner = work(cancellation=Waits(), snapshot=SimpleNamespace(export=export))
+    runner = work(
+        lease=SimpleNamespace(check=None), cancellation=Waits(), snapshot=SimpleNamespace(export=export)
+    )
     with pytest.raises(NoSpaceError):
         runner._read(_UnitProgress(Sums(), unit()), held=True)
     assert dropped == [True]
