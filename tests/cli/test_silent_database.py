@@ -103,10 +103,16 @@ def test_a_silent_source_and_a_silent_destination_are_named_and_waited_for(serve
     assert agreed["compared"][0]["findings"] == []
 
 
+@pytest.fixture
+def sockets():
+    """A directory for a server's socket: its path is short, and the server's own user writes there."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:
+        Path(path).chmod(0o777)
+        yield path
+
+
 @pytest.mark.parametrize("by", ["tcp", "unix socket"])
-def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, tmp_path, monkeypatch, by):
-    sockets = Path(tempfile.mkdtemp(dir="/tmp"))
-    sockets.chmod(0o777)
+def test_a_silent_source_holds_up_no_seal_before_the_deadline(servers, sockets, tmp_path, monkeypatch, by):
     name, settings = f"old-at-the-deadline-{by[:3]}", [f"unix_socket_directories={sockets}"]
     old = servers.postgres(name, settings=settings)
     source = make_rows(old, old.database())
