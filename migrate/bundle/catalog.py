@@ -76,9 +76,18 @@ class CatalogRow(Struct, frozen=True):
         return self._listed("parts")
 
     @property
+    def columns(self) -> Sequence[Json]:
+        """What the catalog has of each column, its ``name`` at least; empty where it has none. Engines of other
+        packages may list names alone.
+        """
+        listed = self.details.get("columns", ())
+        return [{"name": column} if isinstance(column, str) else column for column in listed]
+
+    @property
     def column_names(self) -> Sequence[str]:
         """The names of a table's columns. Raises ``DamageError`` where the catalog does not have them."""
-        return [column["name"] for column in self._listed("columns")]
+        self._listed("columns")
+        return [column["name"] for column in self.columns]
 
     def _listed(self, what: str) -> Sequence[Json]:
         if what not in self.details:
@@ -193,7 +202,7 @@ class _Column(TypedDict):
 
 class _Details(TypedDict, total=False):
     parts: list[_Part]
-    columns: list[_Column]
+    columns: list[_Column | str]
     ancestors: list[tuple[str, str]]
     extension: str
     history: tuple[str, str] | bool

@@ -114,7 +114,7 @@ def _renamed(tables: Sequence[CatalogRow], live: LiveTables, part_reader: PartRe
         digest, found = live.digests.get(table.key), live.columns.get(table.key)
         if digest is None or found is None or not digest.rows or compare_table(table, digest) is not None:
             continue
-        expected = [str(column["name"]) for column in table.details.get("columns", ())]
+        expected = [str(column["name"]) for column in table.columns]
         if expected and expected != list(found) and not _derived(table):
             label = part_reader.label(*table.key)
             yield Finding(label, "has columns of other names", ", ".join(expected), ", ".join(found))

@@ -119,6 +119,7 @@ def test_the_table_that_was_meant_is_asked_for(word, question):
         {"parts": [{"name": "../../p", "rows": 1}]},
         {"parts": [{"name": "p", "rows": 1}, {"name": "p", "rows": 1}]},
         {"columns": [{"type": "int"}]},
+        {"columns": [1]},
         {"ancestors": "public.t"},
         {"history": ["from"]},
     ],
@@ -151,6 +152,14 @@ def test_tables_are_two_whose_names_differ_only_in_where_the_schema_ends():
         ("a.b", "c"),
         ("a", "b.c"),
     ]
+
+
+def test_an_engine_of_another_package_may_list_the_names_of_columns_alone():
+    file = BytesIO()
+    (row,) = rows("data/app/tables/1")
+    catalog.write_catalog(file, [replace(row, details={"columns": ["id", "name"]})])
+    (read,) = catalog.read_catalog(file, "catalog")
+    assert read.details["columns"] == read.column_names == ["id", "name"]
 
 
 def test_a_table_without_columns_in_the_catalog_is_damage_where_they_are_asked_for():

@@ -266,7 +266,7 @@ def write_tables(run, folder, parts, advance):
     for part in parts:
         rows = [part.table.details["columns"]]
         with run.reader.open(part.key) as file:
-            for batch in readable(part, part_rows(file), DAMAGE):
+            for batch in readable(part, part_rows(file)):
                 rows += batch
                 advance(len(batch), sum(len(text_of(row)) for row in batch))
         path = folder / f"{part.table.name}.csv"

@@ -41,7 +41,7 @@ def held_otherwise(run: TableRestore, destination: MysqlDestination, table: Cata
         return []
     mariadb = destination.connection.is_mariadb
     expected, losses = _as_held(run.reader, table, mariadb=mariadb)
-    columns = table.details.get("columns", ())
+    columns = table.columns
     computed = [column["name"] for column in columns if column.get("generated")]
     if computed and expected != there:
         if len(computed) < len(columns):

@@ -69,7 +69,7 @@ def _computed_otherwise(
     changed since the rows were written, or reads what is another here. Nobody can write into such a column.
     """
     columns = {
-        table.key: [column["name"] for column in table.details.get("columns", ()) if column.get("generated")]
+        table.key: [column["name"] for column in table.columns if column.get("generated")]
         for table in differing
         if run.destination_digests[table.key].rows == table.items
     }
