@@ -1,6 +1,7 @@
 """A pooler in front of a PostgreSQL: SQL goes through, and the replication protocol does not."""
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.tools.moving_address import MovingAddress
@@ -43,21 +44,16 @@ class Pooler(MovingAddress):
         return url.replace(f":{self._target}/", f":{self.port}/")
 
     def _connect(self, client, server):
-        try:
+        with client, server, suppress(OSError, EOFError):  # a client may be killed at any moment
             packet = self._startup(client)
-        except (OSError, EOFError):
-            client.close()
-            server.close()
-            return
-        if _WORD in packet[8:]:
-            self.refused += 1
-            if not self._refusal.passes_over:
-                with client, server:
+            if _WORD in packet[8:]:
+                self.refused += 1
+                if not self._refusal.passes_over:
                     client.sendall(self._refusal.answer)
-                return
-            packet = _without_replication(packet)
-        server.sendall(packet)
-        super()._connect(client, server)
+                    return
+                packet = _without_replication(packet)
+            server.sendall(packet)
+            super()._connect(client, server)
 
     def _startup(self, client) -> bytes:
         """Return the packet with which a connection begins; encryption is declined before."""
