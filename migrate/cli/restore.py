@@ -226,12 +226,12 @@ def _last_records(
     stores: Sequence[Store], bundle: str, destinations: Mapping[str, Endpoint]
 ) -> Mapping[str, RestoreRecord]:
     """Return the records of the last restores of a bundle's sources to these destinations, by source."""
-    wanted = {(bundle, name, endpoint.shown) for name, endpoint in destinations.items()}
+    asked_for = {(bundle, name, endpoint.shown) for name, endpoint in destinations.items()}
     records = read_restore_records(stores)
     return {
         record.source: record
         for record in records
-        if (record.bundle, record.source, record.destination) in wanted
+        if (record.bundle, record.source, record.destination) in asked_for
     }
 
 

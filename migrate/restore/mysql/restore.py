@@ -54,11 +54,11 @@ from migrate.restore.mysql.definitions.recorded_definitions import (
     BEFORE_ROWS,
     LAST,
     Definition,
+    of_any_database,
     read_definitions,
     running_events,
     select_definitions,
     step_of,
-    without_database,
     without_running_events,
 )
 from migrate.restore.mysql.definitions.table_ddl import in_database, inheriting, uncounted
@@ -190,7 +190,7 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         tables = set() if job.run.selection.left_out else {table.name for table in job.run.tables}
         chosen = select_definitions(definitions, tables)
         definitions = [item for item in definitions if item in chosen or job.run.was_left_out(label_of(item))]
-    definitions = [without_database(definition) for definition in definitions]
+    definitions = [of_any_database(definition) for definition in definitions]
     before, now = job.run.source_database, job.destination.address.database
     if before != now:
         definitions = [

@@ -178,11 +178,11 @@ def _write(
     refused: list[str] | None,
 ) -> None:
     """Insert the rows of a part. With ``refused``, that gets the reason of each that SQLite does not take."""
+    there = {column.name.lower() for column in table.columns}
     with reader.open(part.key) as file:
         for rows in readable(part, read_part(file)):
             is_stored = [not generated for generated in rows.shown.generated]
             names = list(compress(rows.shown.names, is_stored))
-            there = {column.name.lower() for column in table.columns}
             if unknown := [name for name in names if name is not None and name.lower() not in there]:
                 raise damage(part, ValueError(f"{label(SCHEMA, table.name)} has no column {unknown[0]!r}"))
             if isinstance(rows, PartLong):

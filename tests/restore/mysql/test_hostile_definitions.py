@@ -6,7 +6,7 @@ import pytest
 
 from migrate.errors import DamageError
 from migrate.restore.mysql.definitions.accounts import Grants
-from migrate.restore.mysql.definitions.recorded_definitions import _parsed, without_database
+from migrate.restore.mysql.definitions.recorded_definitions import _parsed, of_any_database
 
 KEY = "data/shop/schema/definitions.json"
 
@@ -101,7 +101,7 @@ def test_what_makes_something_else_is_damage(kind, sql):
 def test_what_a_server_prints_is_taken(kind, name, sql):
     (definition,) = parsed(entry(kind, name, sql))
     assert definition["sql"] == sql
-    assert without_database(definition)["sql"] == sql
+    assert of_any_database(definition)["sql"] == sql
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_trigger_is_made_in_the_database_that_is_restored_to(typed):
     (definition,) = parsed(
         entry("trigger", "t", f"CREATE DEFINER=`a`@`%` {typed} each row set @a = 'shop.t'")
     )
-    made = without_database(definition)["sql"]
+    made = of_any_database(definition)["sql"]
     assert made.lower().replace("/**/ ", "").replace("if not exists ", "") == (
         "create definer=`a`@`%` trigger t before insert on `u` for each row set @a = 'shop.t'"
     )

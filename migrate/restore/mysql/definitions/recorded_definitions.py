@@ -110,7 +110,7 @@ def _unquoted(name: str) -> str:
     return name[1:-1].replace(name[0] * 2, name[0]) if name[0] in '`"' else name
 
 
-def without_database(definition: Definition) -> Definition:
+def of_any_database(definition: Definition) -> Definition:
     """Return a trigger without the database that whoever made it has named, as newer exports have it."""
     if definition["kind"] != "trigger":
         return definition
