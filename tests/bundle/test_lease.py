@@ -26,7 +26,6 @@ from migrate.errors import (
 )
 from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName
-from migrate.runtime.progress import Silent
 from migrate.storage import retry
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
@@ -34,18 +33,11 @@ from migrate.storage.retry import Retrying, RetryPolicy
 from scripts.servers import S3Server
 from tests.exporters.objects.test_history import make_old_shop
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
+from tests.tools.counting import Notes
 from tests.tools.waiting import eventually
 
 ELSEWHERE = ProcessName("other-host", "another machine", 4711, "1")
 QUICK = {"beat_seconds": 0.1, "stale_seconds": 1.0}
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.said = []
-
-    def note(self, message):
-        self.said.append(message)
 
 
 @pytest.fixture(params=["directory", "bucket"])
@@ -83,7 +75,7 @@ def test_a_living_process_of_this_machine_is_refused_at_once(store):
     with Lease(store, "transfer", beat_seconds=60):
         with pytest.raises(BusyError, match=rf"transfer on .*, process {os.getpid()}, since 20") as caught:
             Lease(store, "export", progress=notes, **QUICK).__enter__()
-        assert notes.said == []  # who waits says so
+        assert notes.lines == []  # who waits says so
     assert "moveout status" in caught.value.next_step
 
 
@@ -94,7 +86,7 @@ def test_a_stale_lease_of_another_machine_is_taken_over_after_a_while(store):
     began = time.monotonic()
     with Lease(store, "export", progress=notes, **QUICK):
         assert time.monotonic() - began >= 1.0
-    for note, words in zip(notes.said, ("waiting up to 1 s", "took over"), strict=True):
+    for note, words in zip(notes.lines, ("waiting up to 1 s", "took over"), strict=True):
         assert words in note
         assert "other-host, process 4711" in note
 
@@ -131,7 +123,7 @@ def test_a_dead_process_of_this_machine_is_taken_over_at_once(directory):
     left_by(directory, theirs)
     notes = Notes()
     with Lease(directory, "export", progress=notes, **QUICK):
-        (note,) = notes.said  # who waits says so first
+        (note,) = notes.lines  # who waits says so first
         assert "took over" in note
 
 
@@ -147,7 +139,7 @@ def test_garbage_in_the_lease_is_waited_for_like_a_stranger(directory):
     notes = Notes()
     with Lease(directory, "export", progress=notes, **QUICK) as held:
         held.check()
-    assert ["unreadable lease" in note for note in notes.said] == [True, True]
+    assert ["unreadable lease" in note for note in notes.lines] == [True, True]
 
 
 def test_a_lease_that_goes_while_it_is_watched_is_free(directory, monkeypatch):
@@ -159,7 +151,7 @@ def test_a_lease_that_goes_while_it_is_watched_is_free(directory, monkeypatch):
     with Lease(Faulty(directory, plan), "export", progress=notes, beat_seconds=60, stale_seconds=60):
         assert waits == [1.0, 1.0, 1.0]
     plan.assert_all_fired()
-    assert len(notes.said) == 1
+    assert len(notes.lines) == 1
 
 
 def test_a_lease_that_exists_and_is_not_shown_is_asked_for_a_few_times(directory, monkeypatch):
@@ -252,7 +244,7 @@ def test_who_does_not_take_the_lease_waits_until_nobody_has_it(directory):
     def refuse_live() -> tuple[float, list[str]]:
         notes, began = Notes(), time.monotonic()
         lease.refuse_live(directory, progress=notes, stale_seconds=0.5)
-        return time.monotonic() - began, notes.said
+        return time.monotonic() - began, notes.lines
 
     assert refuse_live()[1] == []
     left_by(directory, replace(process_identity.this_process(), started="1"))

@@ -26,6 +26,7 @@ from migrate.verify.run import Level, verify
 from tests.export.sources import Numbers, fingerprint
 from tests.export.victims import die_at_write, run, stay_in_unit
 from tests.tools.commit_records import recorded_units
+from tests.tools.counting import Notes
 from tests.tools.waiting import eventually
 
 BAGIT = Path(sys.executable).with_name("bagit.py")
@@ -125,12 +126,4 @@ def test_two_runs_at_once_are_one_too_many(tmp_path):
     notes = Notes()
     outcome = export([Numbers()], store, workers=1, progress=notes)
     assert outcome.complete
-    assert "took over" in notes.said[0]
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.said = []
-
-    def note(self, message):
-        self.said.append(message)
+    assert "took over" in notes.lines[0]

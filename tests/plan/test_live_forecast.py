@@ -5,18 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.plan.live_forecast import RENEW_SECONDS, LiveForecast
-from migrate.runtime.progress import Silent
 from tests.plan.plans import past, work
-
-
-class Notes(Silent):
-    """A progress that keeps its notes."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
+from tests.tools.counting import Notes
 
 
 class Clock:
@@ -62,13 +52,13 @@ def test_a_slow_move_is_noted_once_and_so_is_its_recovery():
         advance(forecast, clock, 2 * RENEW_SECONDS, 5)  # at half the pace
     assert forecast.latest.verdict == "late"
     assert forecast.latest.leaves.p50 > 2200
-    [warning] = notes.notes
+    [warning] = notes.lines
     assert "The deadline may be missed by" in warning
     for _ in range(60):
         advance(forecast, clock, RENEW_SECONDS, 15)
     assert forecast.latest.verdict == "in time"
-    assert "better than before, now in time" in notes.notes[-1]
-    assert len(notes.notes) <= 3
+    assert "better than before, now in time" in notes.lines[-1]
+    assert len(notes.lines) <= 3
 
 
 def test_the_times_of_finished_work_are_recorded_and_add_up():

@@ -13,3 +13,13 @@ class Counting(Silent):
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
         self.sent_bytes += size_bytes
+
+
+class Notes(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.lines.append(message)

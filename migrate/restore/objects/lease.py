@@ -2,21 +2,21 @@
 they are started and whatever else they keep elsewhere.
 
 It is in a folder that no object of a bundle uses. The folder and all its versions are removed when the objects are
-written. A run with threads alone writes none; but where a lease or its leftovers exist, it waits and removes them.
+written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.lease import Lease
-from migrate.errors import MoveoutError
+from migrate.errors import BusyError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Progress
 from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import DestinationBucket
@@ -45,13 +45,11 @@ class RestoreFolder(Struct, frozen=True):
         """Whether the bucket locks whatever is written to it. A lease could not be removed then."""
         return bool((self.destination.object_lock() or {}).get("Rule"))
 
-    def is_there(self) -> bool:
-        """Tell whether the folder has any object, or an older version of one."""
-        return next(self._all(), None) is not None
-
     @contextmanager
     def held(self, progress: Progress, *, alone: bool) -> Iterator[Lease]:
-        """Hold the lease. Remove the folder where the context ends without an error. Raises ``BusyError``."""
+        """Hold the lease. Where the context ends without an error the folder is removed; a note says what may not be.
+        Raises ``BusyError``.
+        """
         secrets = self.destination.reader.s3_location.secrets
         store = open_location(self.url, secrets=secrets, note=progress.note)
         with Lease(store, "restore", progress=progress, alone=alone) as lease:
@@ -61,7 +59,15 @@ class RestoreFolder(Struct, frozen=True):
                 for summary in self.destination.list(prefix=self.prefix)
                 if not self._is_lease(summary)
             )
-        self._remove(summary for summary in self._all() if summary.is_delete_marker or not summary.is_latest)
+        try:
+            self._remove(
+                summary for summary in self._all() if summary.is_delete_marker or not summary.is_latest
+            )
+            removed = not lease.is_there()
+        except NotAllowedError:
+            removed = False
+        if not removed:
+            progress.note(f"remove {self.url}: this account may not, and it is of no use any more")
 
     def _all(self) -> Iterator[ObjectSummary]:
         try:
@@ -83,10 +89,22 @@ class RestoreFolder(Struct, frozen=True):
 
 @contextmanager
 def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool) -> Iterator[Lease | None]:
-    """Hold the lease of the destination if other machines write too, or one exists; else None. Raises ``BusyError``."""
+    """Hold the lease of the destination while the context lasts; ``others``: other machines write under it, too. None
+    where it could not be removed afterwards, or where the server does not take it: then a note says so, unless
+    ``others`` need it. Raises ``BusyError``, ``UnreachableError``.
+    """
     folder = RestoreFolder(destination)
-    if not (others or folder.is_there()) or folder.would_stay:
-        yield None
-        return
-    with folder.held(progress, alone=not others) as lease:
+    with ExitStack() as stack:
+        lease = None
+        if not folder.would_stay:
+            try:
+                lease = stack.enter_context(folder.held(progress, alone=not others))
+            except (BusyError, UnreachableError):
+                raise
+            except MoveoutError as exc:
+                if others:
+                    raise
+                progress.note(
+                    f"{destination.url} takes no lease ({exc}): do not restore to it from two machines at once"
+                )
         yield lease

@@ -425,7 +425,13 @@ class _ObjectWrites:
         if open_pool is not None and lease is not None:
             return open_pool(self._copy, lease, self._progress)
         cancellation = self._copy.destination.reader.cancellation
-        write = partial(self._copy.write, progress=self._progress, check=cancellation.check)
+
+        def check() -> None:
+            cancellation.check()
+            if lease is not None:  # this run may have hung, and the bucket be in use by now
+                lease.check()
+
+        write = partial(self._copy.write, progress=self._progress, check=check)
         return ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)
 
     def left_out(self) -> Iterator[str]:
