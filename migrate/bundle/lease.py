@@ -78,6 +78,7 @@ class Fence(Protocol):
 class Lease:
     """Hold the location while the context lasts. Raises ``BusyError`` if another run holds it. Not ``alone``: other
     machines write under this lease too, so that it is over when it has grown stale, not when this process is dead.
+    ``bucket``: the URL of what is held, where the location is but a folder for the lease in it.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class Lease:
         beat_seconds: float = BEAT_SECONDS,
         stale_seconds: float = STALE_SECONDS,
         alone: bool = True,
+        bucket: str = "",
     ) -> None:
         self._store = store
+        self._bucket = bucket
         self._progress = progress or Silent()
         self._beat_seconds = beat_seconds
         self._stale_seconds = stale_seconds
@@ -170,9 +173,9 @@ class Lease:
                 continue
             state, info = lease_and_file
             if state is not None and process_identity.is_alive(state.process):
-                raise busy(self._store, state)
+                raise busy(self._store, state, self._bucket)
             if state is None or not process_identity.is_dead(state.process):
-                _watch(self._store, state, info, self._stale_seconds, self._progress)
+                _watch(self._store, lease_and_file, self._stale_seconds, self._progress, self._bucket)
             with suppress(ChangedError, GoneError):
                 etag = self._store.replace(layout.LEASE, encode(self._state), etag=info.etag).etag
                 self._progress.note(
@@ -214,12 +217,20 @@ class Lease:
             except (ChangedError, GoneError):
                 lease_and_file = look(self._store)
                 if lease_and_file is None or lease_and_file[0] is None or lease_and_file[0].id != state.id:
-                    self._lost = busy(self._store, lease_and_file[0] if lease_and_file else None)
+                    self._lost = self._taken_over(lease_and_file)
                     return
                 # A retry of our own write whose first answer was lost.
                 self._etag = lease_and_file[1].etag
             self._state = state
             self._refreshed = refreshed
+
+    def _taken_over(self, by: tuple[LeaseState | None, FileInfo] | None) -> BusyError:
+        if by is not None:
+            return busy(self._store, by[0], self._bucket)
+        return BusyError(
+            f"{self._bucket or self._store.location}: the lease of this run is gone: another one may have taken over",
+            next_step="wait until that run has ended, and run the same command again: it goes on from what is there",
+        )
 
     def _release(self) -> None:
         # The beat proves that the lease is ours for another while; the delete that follows cannot hit
@@ -257,17 +268,22 @@ def refuse_live(
     lease_and_file = look(store)
     if lease_and_file is None:
         return
-    state, info = lease_and_file
+    state, _ = lease_and_file
     if state is not None and process_identity.is_alive(state.process):
         raise busy(store, state)
     if state is None or not process_identity.is_dead(state.process):
-        _watch(store, state, info, stale_seconds, progress or Silent())
+        _watch(store, lease_and_file, stale_seconds, progress or Silent())
 
 
 def _watch(
-    store: Store, state: LeaseState | None, info: FileInfo, stale_seconds: float, progress: Progress
+    store: Store,
+    lease_and_file: tuple[LeaseState | None, FileInfo],
+    stale_seconds: float,
+    progress: Progress,
+    bucket: str = "",
 ) -> None:
     """Return once the lease is stale or gone; raise ``BusyError`` as soon as it moves."""
+    state, info = lease_and_file
     progress.note(
         f"the location is held by {state or 'an unreadable lease'}; waiting up to "
         f"{stale_seconds:.0f} s to see whether that run still lives"
@@ -280,8 +296,8 @@ def _watch(
         except GoneError:
             return
         if now.etag != info.etag:
-            lease_and_file = look(store)
-            raise busy(store, lease_and_file[0] if lease_and_file else state)
+            moved = look(store)
+            raise busy(store, moved[0] if moved else state, bucket)
 
 
 def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:
@@ -314,13 +330,13 @@ def decode(data: bytes) -> LeaseState:
         return msgspec.convert(value, LeaseState)
 
 
-def busy(store: Store, state: LeaseState | None) -> BusyError:
-    """Return the error that names the holder."""
+def busy(store: Store, state: LeaseState | None, bucket: str = "") -> BusyError:
+    """Return the error that names the holder; ``bucket``: see ``Lease``."""
     holder = str(state) if state else "another run"
+    status = "" if bucket else f"; how far it is: moveout status {shlex.quote(store.location)}"
     return BusyError(
-        f"{store.location} is in use: {holder}",
-        next_step="wait for that run or stop it, then run the same command again; how far it is:"
-        f" moveout status {shlex.quote(store.location)}",
+        f"{bucket or store.location} is in use: {holder}",
+        next_step=f"wait for that run or stop it, then run the same command again{status}",
     )
 
 

@@ -124,7 +124,7 @@ def test_a_bucket_that_locks_all_is_filled_by_one_machine(pair, bundle, other_mi
     )
     ended = call("restore", location, f"media={there.url}", *by(pair))
     assert ended.code == 0, ended.err
-    assert "one machine fills it" in ended.err
+    assert "only one machine may fill it" in ended.err
     assert len(there.keys()) == 3
 
 

@@ -307,7 +307,7 @@ def test_a_run_that_hung_writes_nothing_more_once_another_has_taken_over(
                 monkeypatch.setattr(lease, "uptime", lambda: began + 60)
                 move.location().delete(layout.LEASE)
 
-    with pytest.raises(BusyError, match="another run"):
+    with pytest.raises(BusyError, match="lease of this run is gone"):
         replace(move, rate_limiter=cast("Any", Hang())).run(workers=1)
     assert len(took) == 2
     assert move.contents(move.destination).keys() <= {"0"}

@@ -52,7 +52,7 @@ class RestoreFolder(Struct, frozen=True):
         """
         secrets = self.destination.reader.s3_location.secrets
         store = open_location(self.url, secrets=secrets, note=progress.note)
-        with Lease(store, "restore", progress=progress, alone=alone) as lease:
+        with Lease(store, "restore", progress=progress, alone=alone, bucket=self.destination.url) as lease:
             yield lease
             self._remove(
                 summary
@@ -96,7 +96,12 @@ def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool
     folder = RestoreFolder(destination)
     with ExitStack() as stack:
         lease = None
-        if not folder.would_stay:
+        if folder.would_stay:
+            progress.note(
+                f"{destination.url} locks all that is written to it, so no lease can lie there: only one machine may"
+                " fill it"
+            )
+        else:
             try:
                 lease = stack.enter_context(folder.held(progress, alone=not others))
             except (BusyError, UnreachableError):
@@ -104,7 +109,5 @@ def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool
             except MoveoutError as exc:
                 if others:
                     raise
-                progress.note(
-                    f"{destination.url} takes no lease ({exc}): do not restore to it from two machines at once"
-                )
+                progress.note(f"{destination.url} takes no lease ({exc}): only one machine may fill it")
         yield lease

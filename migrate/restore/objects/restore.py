@@ -83,17 +83,10 @@ class BucketRestorer:
             destination = open_destination_bucket(
                 request.url, secrets=request.secrets, cancellation=cancellation, note=request.progress.note
             )
-        open_pool: OpenObjectPool | None = request.open_pool
-        if open_pool is not None and RestoreFolder(destination).would_stay:
-            open_pool = None
-            request.progress.note(
-                f"{destination.url} locks all that is written to it, so no lease can lie there:"
-                " one machine fills it"
-            )
         report = RestoreReport(request.report, request.source)
         restore = _Restore(request.reader, request.source, destination, report, request.progress)
         return restore.run(
-            request.workers, open_pool, merge=request.merge, snowball=request.pack_small_objects
+            request.workers, request.open_pool, merge=request.merge, snowball=request.pack_small_objects
         )
 
     def finished(
