@@ -11,13 +11,12 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from exporters.errors import DamageError, in_words
 from exporters.sql.large_values.parquet_footer import (
     COLUMNS,
     COMPRESSED,
@@ -90,19 +89,6 @@ def rows_of(
         group = RowGroup(about, leaves, columns)
         if group.rows and (chosen is None or chosen(group)):
             yield from _Contents(file, group, metadata, number).batches(rows)
-
-
-@contextmanager
-def reading(key: str, expected: str) -> Iterator[None]:
-    """Raise ``DamageError`` that names the file, and what was ``expected`` of it, for all that reading it may raise."""
-    import pyarrow as pa  # noqa: PLC0415  see rows_of
-
-    try:
-        yield
-    except (
-        pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
-    ) as exc:  # fmt: skip
-        raise DamageError(key, expected=expected, found=f"something else ({in_words(exc)})") from exc
 
 
 def check_columns(file: Any) -> None:

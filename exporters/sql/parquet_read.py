@@ -15,8 +15,10 @@ from exporters.sql.bounded_parquet import check_columns
 from exporters.sql.columns import EXACT_OF, KIND
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.whole_parquet import read_errors, whole_batches
 
+READ_ERRORS = read_errors()
+"""What a damaged part can raise."""
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 8 * 2**20
 """How many rows and bytes are decoded at once; the rest of the row group stays as it is in the file."""
@@ -130,12 +132,3 @@ def _empty(data_type: pa.DataType) -> pa.Array:
     if isinstance(data_type, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(data_type, _empty(data_type.storage_type))
     return pa.array([b""], pa.binary()).cast(data_type)
-
-
-READ_ERRORS = (
-    pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
-    RecursionError,
-)  # fmt: skip
-"""What a damaged part can raise: the metadata of its fields may be gone too. The last is of times beyond the calendar,
-in a list.
-"""

@@ -3,7 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from exporters.errors import DamageError, in_words
+
+
+def read_errors() -> tuple[type[Exception], ...]:
+    """Return what reading a damaged file can raise. The metadata of its fields may be gone, and times in a list may lie
+    beyond the calendar.
+    """
+    import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and many commands read no Parquet
+
+    return (
+        pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+    )  # fmt: skip
+
+
+@contextmanager
+def reading(key: str, expected: str, *, next_step: str = "") -> Iterator[None]:
+    """Raise ``DamageError`` that names the file, and what was ``expected`` of it, for all that reading it may raise.
+    ``next_step`` takes the place of the usual one.
+    """
+    try:
+        yield
+    except read_errors() as exc:
+        raise DamageError(
+            key, expected=expected, found=f"something else ({in_words(exc)})", next_step=next_step
+        ) from exc
 
 
 def whole_batches(

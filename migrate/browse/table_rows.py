@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from exporters import arrow_functions as pc
 from exporters.sql.columns import ENCODING, EXACT_OF, OWN
-from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
+from exporters.sql.parquet_read import ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.whole_parquet import reading, whole_batches
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow, did_you_mean
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.reader import BundleReader, check_hash
-from migrate.errors import DamageError, GoneError, UsageError, in_words
+from migrate.errors import DamageError, GoneError, UsageError
 from migrate.number_text import things
 
 _ROWS_AT_ONCE = 1000
@@ -80,22 +80,19 @@ def _checked(reader: BundleReader, file: FileRecord) -> Any:
 
 
 def _rows_of_part(file: Any, key: str, rows: int, start: int, end: int) -> Iterator[dict[str, Any]]:
-    try:
-        with open_part(file) as part:
-            if not part.metadata.num_columns:  # then the file has no rows either, and the catalog counts them
-                yield from ({} for _ in range(start, end))
-                return
-            if part.metadata.num_rows != rows:
-                raise DamageError(key, expected=things(rows, "row"), found=f"{part.metadata.num_rows}")
-            position = 0
-            for group in range(part.num_row_groups):
-                count = part.metadata.row_group(group).num_rows
-                first, last = max(0, start - position), min(count, end - position)
-                position += count
-                if first < last:
-                    yield from _rows_of_group(part, group, first, last)
-    except READ_ERRORS as exc:
-        raise DamageError(key, expected="a table's part", found=f"something else ({in_words(exc)})") from exc
+    with reading(key, "a table's part"), open_part(file) as part:
+        if not part.metadata.num_columns:  # then the file has no rows either, and the catalog counts them
+            yield from ({} for _ in range(start, end))
+            return
+        if part.metadata.num_rows != rows:
+            raise DamageError(key, expected=things(rows, "row"), found=f"{part.metadata.num_rows}")
+        position = 0
+        for group in range(part.num_row_groups):
+            count = part.metadata.row_group(group).num_rows
+            first, last = max(0, start - position), min(count, end - position)
+            position += count
+            if first < last:
+                yield from _rows_of_group(part, group, first, last)
 
 
 def _rows_of_group(part: ParquetPart, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict, astuple
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
-from exporters.sql.bounded_parquet import FREE_BYTES, reading, rows_of
+from exporters.sql.bounded_parquet import FREE_BYTES, rows_of
+from exporters.sql.whole_parquet import reading
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError
 

@@ -17,7 +17,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporters.api import Gap, Loss
-from exporters.sql.bounded_parquet import RowGroup, reading, rows_of
+from exporters.sql.bounded_parquet import RowGroup, rows_of
+from exporters.sql.whole_parquet import reading
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
 from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow

@@ -14,8 +14,7 @@ import typer
 from msgspec import Struct
 
 from exporters import arrow_functions as pc
-from exporters.sql.parquet_read import READ_ERRORS
-from exporters.sql.whole_parquet import whole_batches
+from exporters.sql.whole_parquet import reading, whole_batches
 from migrate.bundle.reader import check_hash
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
@@ -25,7 +24,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.custody.tree import bundle_tree, leaves
 from migrate.custody.tree.leaves import Item, describe
-from migrate.errors import OK, DamageError, GoneError, UsageError, in_words
+from migrate.errors import OK, DamageError, GoneError, UsageError
 from migrate.number_text import things
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
@@ -167,7 +166,7 @@ def part_with(store: Store, key: str, column: str, value: str) -> bool:
     Raises ``UsageError`` where there is no such column, ``DamageError`` where the part is missing or cannot be read.
     """
     try:
-        with pq.ParquetFile(RandomAccess(store, key)) as parquet:
+        with reading(key, "a table's part"), pq.ParquetFile(RandomAccess(store, key)) as parquet:
             present = parquet.schema_arrow.names
             names = [name for name in (column, f"{column}$exact") if name in present]
             for batch in whole_batches(parquet, 2**16, columns=names) if names else ():
@@ -175,15 +174,13 @@ def part_with(store: Store, key: str, column: str, value: str) -> bool:
                     return True
     except GoneError as exc:
         raise DamageError(key, expected="a table's part", found="nothing") from exc
-    except READ_ERRORS as exc:
-        raise DamageError(key, expected="a table's part", found=f"something else ({in_words(exc)})") from exc
     if not names:
         raise UsageError(f"{key} has no column {column!r}", next_step=f"it has {', '.join(present)}")
     return False
 
 
 def _text(column: pa.Array) -> pa.Array:
-    """Return the values as text. Raises what ``READ_ERRORS`` lists: Parquet itself checks no value."""
+    """Return the values as text. Raises what ``reading`` translates: Parquet itself checks no value."""
     column.validate(full=True)
     try:
         return column.cast(pa.string())

@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from exporters.row_digest import Advance
+from exporters.sql.whole_parquet import read_errors
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError, in_words
@@ -72,11 +73,9 @@ def damage(part: PartFile, error: BaseException) -> DamageError:
 @contextmanager
 def reading_part(part: PartFile) -> Iterator[None]:
     """Raise ``DamageError`` that names the part for all that reading it may raise."""
-    from exporters.sql.parquet_read import READ_ERRORS  # noqa: PLC0415  imports Arrow: a third of a second of a start
-
     try:
         yield
-    except READ_ERRORS as exc:
+    except read_errors() as exc:
         raise damage(part, exc) from exc
 
 

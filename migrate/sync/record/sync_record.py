@@ -31,7 +31,7 @@ from msgspec.structs import replace
 
 from exporters.api import Loss
 from exporters.sql.bounded_parquet import rows_of
-from exporters.sql.parquet_read import READ_ERRORS
+from exporters.sql.whole_parquet import reading
 from exporters.structs import as_dict
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, UsageError, in_words
@@ -55,6 +55,7 @@ from migrate.sync.versions.version_diff import KnownVersion
 _Row = TypeVar("_Row")
 VERSION = 1
 HEADER = "sync.json"
+_A_FILE = "a file of the record"
 FILE_ROWS = 100_000
 """Rows of one file of the index."""
 PLAN_ROWS = 10_000
@@ -287,10 +288,8 @@ class Record:
     def _rows(self, name: str, read: Callable[[bytes], Iterator[_Row]]) -> Iterator[_Row]:
         """Yield what ``read`` makes of a file of the record. Raises ``DamageError``."""
         data = self._read(name)
-        try:
+        with reading(name, _A_FILE, next_step=_next_step(self.store)):
             yield from read(data)
-        except READ_ERRORS as exc:
-            raise _damage(self.store, name, f"something else ({in_words(exc)})") from exc
 
 
 def read_header(store: Store) -> Header | None:
@@ -299,9 +298,10 @@ def read_header(store: Store) -> Header | None:
         data = store.read(HEADER)
     except GoneError:
         return None
-    step = _damage(store, HEADER, "").next_step
     try:
-        return msgspec.convert(canonical_json.decode(data, HEADER, version=VERSION, next_step=step), Header)
+        return msgspec.convert(
+            canonical_json.decode(data, HEADER, version=VERSION, next_step=_next_step(store)), Header
+        )
     except ValueError as exc:
         raise _damage(store, HEADER, f"a malformed one ({in_words(exc)})") from exc
 
@@ -330,12 +330,11 @@ def _header_of(store: MultipartStore, fresh: Header) -> Header | None:
 
 
 def _damage(store: Store, name: str, found: str) -> DamageError:
-    return DamageError(
-        name,
-        expected="a file of the record",
-        found=found,
-        next_step=f"remove what is left of the record at {store.location}; the objects are then compared",
-    )
+    return DamageError(name, expected=_A_FILE, found=found, next_step=_next_step(store))
+
+
+def _next_step(store: Store) -> str:
+    return f"remove what is left of the record at {store.location}; the objects are then compared"
 
 
 def _which(header: Header) -> tuple[str, ...]:
