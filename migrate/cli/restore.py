@@ -39,7 +39,7 @@ from migrate.progress.progress_file import local_store
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
 from migrate.restore.restore_records import IN_PART, RestoreRecord, read_restore_records
 from migrate.restore.source_restore import restore_source
-from migrate.storage.api import Store
+from migrate.storage.api import MultipartStore, Store
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -222,11 +222,9 @@ def _first_of(sentences: Sequence[str]) -> str:
     return sentences[0] + (f"; and {len(sentences) - 1:,} more" if len(sentences) > 1 else "")
 
 
-def _last_records(
-    stores: Sequence[Store], bundle: str, destinations: Mapping[str, Endpoint]
-) -> Mapping[str, RestoreRecord]:
-    """Return the records of the last restores of a bundle's sources to these destinations, by source."""
-    asked_for = {(bundle, name, endpoint.shown) for name, endpoint in destinations.items()}
+def _last_records(job: _Job, stores: Sequence[Store]) -> Mapping[str, RestoreRecord]:
+    """Return the records of the last restores of the bundle's sources to their destinations, by source."""
+    asked_for = {(job.reader.info.id, name, endpoint.shown) for name, endpoint in job.destinations.items()}
     records = read_restore_records(stores)
     return {
         record.source: record
@@ -235,25 +233,17 @@ def _last_records(
     }
 
 
-def _noted_before(record: RestoreRecord | None) -> list[str]:
-    """Return what a restore noted that is over, each note with its time. Where it left something out, the destination
-    keeps its notes; else nothing does.
+def _earlier_notes(record: RestoreRecord | None, known: Sequence[str] = ()) -> list[str]:
+    """Return what a restore noted that is over, each note with its time, but for those ``known``. Where it left
+    something out, the destination keeps its notes; else nothing does.
     """
     if record is None or record.result == IN_PART:
         return []
-    return [note if _is_noted(note) else f"{_NOTED} {record.at}: {note}" for note in record.notes]
-
-
-def _is_noted(note: str) -> bool:
-    return note.startswith(_NOTED)
-
-
-def _with_notes_of(outcome: RestoreOutcome, record: RestoreRecord | None) -> RestoreOutcome:
-    """Return the outcome of a restore that changed nothing with what the one noted that filled the destination."""
-    if record is None or not _changed_nothing(outcome):
-        return outcome
-    before = replace(record, notes=[note for note in record.notes if note not in outcome.notes])
-    return replace(outcome, routine=(*outcome.routine, *_noted_before(before)))
+    return [
+        note if note.startswith(_NOTED) else f"{_NOTED} {record.at}: {note}"
+        for note in record.notes
+        if note not in known
+    ]
 
 
 class RestoreOptions(Struct, frozen=True):
@@ -297,70 +287,12 @@ def run_restore(
             note=session.progress.note,
             cancellation=session.cancellation,
         )
-        outcomes: dict[str, RestoreOutcome] = {}
-        firsts: dict[str, RestoreOutcome] = {}
-        failures = []
-        records = restore_records(session, location)
-        last_records = _last_records([store, local_store(location.url)], reader.info.id, destinations)
-        for name, endpoint in _in_turn(destinations, outcomes):
-            open_pool = (
-                _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
-            )
-            request = RestoreRequest(
-                reader,
-                name,
-                endpoint.url,
-                _workers(session, endpoint, case),
-                session.progress,
-                endpoint.reveal(),
-                merge=options.merge,
-                only=options.only,
-                report=report_store,
-                open_pool=open_pool,
-                cancellation=session.cancellation,
-                pack_small_objects=options.snowball,
-                others=_others(destinations, name),
-            )
-            was_up, last = None, last_records.get(name)
-            notes = _noted_before(last)
-            try:
-                if not options.merge:
-                    _refuse_overlap(endpoint, location)
-                outcome = restore_source(request, create=options.create or endpoint.create)
-                outcome = _with_notes_of(outcome, last)
-                outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
-                notes = [*outcome.notes, *filter(_is_noted, outcome.routine)]
-                line = _summary_line(outcomes[name])
-            except MoveoutError as exc:
-                session.progress.end(stopped=True)
-                if isinstance(exc, NotEmptyError) and endpoint.engine.row_repair and not options.only:
-                    exc.next_step += _step_where_filled(store.location, name, endpoint)
-                if isinstance(exc, NotEmptyError) and last and last.is_up:
-                    was_up = last
-                    used = f"nothing, if the application uses it by now: it was up at {was_up.at}"
-                    exc.next_step = f"{used}. Else {exc.next_step}"
-                if len(destinations) > 1:  # else the command ends with this error
-                    session.progress.note_error(f"{name} could not be restored", exc)
-                failures.append(SourceFailure(name, endpoint.shown, exc))
-                line = failures[-1].summary(_NOT_RESTORED)
-            records.write(
-                was_up
-                or RestoreRecord(
-                    bundle=reader.info.id,
-                    source=name,
-                    destination=endpoint.shown,
-                    at=now(),
-                    result=line.word,
-                    happened=line.happened,
-                    next_step=line.next_step,
-                    only=", ".join(options.only),
-                    notes=notes,
-                )
-            )
+        job = _Job(session, location, destinations, case, options, reader, report_store, cluster_machines)
+        outcomes, failures = _restore_all(job, _last_records(job, [store, local_store(location.url)]))
         restored = Restored(
             location=store.location,
             destinations={name: endpoint.shown for name, endpoint in destinations.items()},
-            outcomes=[*outcomes.values()],
+            outcomes=outcomes,
             seconds=time.monotonic() - started,
             bundle=reader.info.id,
             at=now(),
@@ -373,6 +305,96 @@ def run_restore(
             details = restored.log_details(options.only)
             record_if_allowed(store, signers, "restored", details, session.progress.note)
         return restored
+
+
+class _Job(Struct, frozen=True):
+    """What the restores of all sources of a bundle share. ``cluster_machines``: those that write, None without a
+    cluster.
+    """
+
+    session: Session
+    location: Endpoint
+    destinations: Mapping[str, Endpoint]
+    case: Case | None
+    options: RestoreOptions
+    reader: BundleReader
+    report_store: MultipartStore
+    cluster_machines: Machines | None
+
+
+def _restore_all(
+    job: _Job, last_records: Mapping[str, RestoreRecord]
+) -> tuple[list[RestoreOutcome], list[SourceFailure]]:
+    """Restore each source, and again those that may need others. Record what each restore came to."""
+    outcomes: dict[str, RestoreOutcome] = {}
+    firsts: dict[str, RestoreOutcome] = {}
+    failures: list[SourceFailure] = []
+    records = restore_records(job.session, job.location)
+    for name, endpoint in _in_turn(job.destinations, outcomes):
+        last, request = last_records.get(name), _request(job, name, endpoint)
+        try:
+            if not job.options.merge:
+                _refuse_overlap(endpoint, job.location)
+            outcome = restore_source(request, create=job.options.create or endpoint.create)
+            earlier = _earlier_notes(last, outcome.notes) if _changed_nothing(outcome) else []
+            outcome = replace(outcome, routine=(*outcome.routine, *earlier))
+            outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
+            record = _record(job, name, _summary_line(outcomes[name]), [*outcome.notes, *earlier])
+        except MoveoutError as exc:
+            job.session.progress.end(stopped=True)
+            was_up = last if isinstance(exc, NotEmptyError) and last and last.is_up else None
+            _add_steps(job, name, exc, was_up)
+            if len(job.destinations) > 1:  # else the command ends with this error
+                job.session.progress.note_error(f"{name} could not be restored", exc)
+            failures.append(SourceFailure(name, endpoint.shown, exc))
+            record = was_up or _record(job, name, failures[-1].summary(_NOT_RESTORED), _earlier_notes(last))
+        records.write(record)
+    return [*outcomes.values()], failures
+
+
+def _request(job: _Job, name: str, endpoint: Endpoint) -> RestoreRequest:
+    session = job.session
+    return RestoreRequest(
+        job.reader,
+        name,
+        endpoint.url,
+        _workers(session, endpoint, job.case),
+        session.progress,
+        endpoint.reveal(),
+        merge=job.options.merge,
+        only=job.options.only,
+        report=job.report_store,
+        open_pool=_open_pool(job, name, endpoint),
+        cancellation=session.cancellation,
+        pack_small_objects=job.options.snowball,
+        others=_others(job.destinations, name),
+    )
+
+
+def _record(job: _Job, name: str, line: SummaryLine, notes: Sequence[str]) -> RestoreRecord:
+    return RestoreRecord(
+        bundle=job.reader.info.id,
+        source=name,
+        destination=job.destinations[name].shown,
+        at=now(),
+        result=line.word,
+        happened=line.happened,
+        next_step=line.next_step,
+        only=", ".join(job.options.only),
+        notes=notes,
+    )
+
+
+def _add_steps(job: _Job, name: str, error: MoveoutError, was_up: RestoreRecord | None) -> None:
+    """Let the error of a destination that is not empty say what else can be done. ``was_up``: the restore after which
+    it was as in the bundle.
+    """
+    endpoint = job.destinations[name]
+    if isinstance(error, NotEmptyError) and endpoint.engine.row_repair and not job.options.only:
+        error.next_step += _step_where_filled(job.reader.store.location, name, endpoint)
+    if was_up is not None:
+        used = f"nothing, if the application uses it by now: it was up at {was_up.at}"
+        error.next_step = f"{used}. Else {error.next_step}"
 
 
 def _refuse_overlap(destination: Endpoint, location: Endpoint) -> None:
@@ -446,15 +468,15 @@ def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
     return session.workers(case, default=default)
 
 
-def _open_pool(
-    session: Session, cluster_machines: Machines, location: Endpoint, name: str, endpoint: Endpoint
-) -> Any:
+def _open_pool(job: _Job, name: str, endpoint: Endpoint) -> Any:
     """Return what makes the pool of a cluster for a restore; None, and a note, where one machine restores it."""
+    if not job.cluster_machines:
+        return None
     from migrate.cluster.restore_tasks import open_pool_of  # noqa: PLC0415  see ``cli.common.cluster_options``
 
-    open_pool = open_pool_of(cluster_machines, location, endpoint)
+    open_pool = open_pool_of(job.cluster_machines, job.location, endpoint)
     if open_pool is None:
-        session.progress.note(f"{name} can only be restored by one machine: this one does it")
+        job.session.progress.note(f"{name} can only be restored by one machine: this one does it")
     return open_pool
 
 
