@@ -36,7 +36,7 @@ from migrate.cli.common.summary_lines import SourceFailure, draw_left_behind
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.discover.left_behind import ask_case_servers, find_left_behind, unlisted_servers
-from migrate.discover.servers import servers_of
+from migrate.discover.servers import ServerAnswer, servers_of
 from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, MoveoutError, NoSpaceError, UsageError
@@ -458,39 +458,28 @@ def run_plan(
     """Survey the sources, measure the locations, and forecast. A source that cannot be read is named in the plan; its
     error is raised where there is no other.
     """
-    workers = session.workers(case, default=export_workers())
     rate_limiter = session.rate_limiter(case)
-    limits = case.limits if case else None
     session.meter.expect(endpoints)
-    destinations = case.destinations if case else {}
-    servers = servers_of(case) if case else []
     bundle = options.to or (case.bundle if case else None)
     destination = case.transfer_to if case else None
     named = {_BUNDLE_LOCATION: bundle, _TRANSFER_LOCATION: destination}
     locations = {name: location for name, location in named.items() if location}
-    looked_at = [*endpoints.values(), *destinations.values(), *locations.values(), *servers]
-    with session.going_on_without_silent(*looked_at):
-        with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
-            source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
-        answers = ask_case_servers(case, session.progress, session.listed) if case else None
-        checked = check_destinations(source_plans, destinations, options.examined, [*locations.values()])
-        is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
-        rates, untried = _measure(locations if is_sampled else {}, session.progress)
-        is_there = not any(location.source == _BUNDLE_LOCATION for location in untried)
-        room = _room(bundle, source_plans) if bundle and is_there else None
+    seen = _look(session, endpoints, case, options, locations)
     route = MoveRoute(
-        bundle=rates.get(_BUNDLE_LOCATION),
-        destination=rates.get(_TRANSFER_LOCATION),
+        bundle=seen.rates.get(_BUNDLE_LOCATION),
+        destination=seen.rates.get(_TRANSFER_LOCATION),
         limit_rate=rate_limiter.bytes_per_second if rate_limiter else None,
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
-        restored=destinations,
-        compared=[source.name for source in source_plans if registry.holds_objects(source.kind)],
+        restored=case.destinations if case else {},
+        compared=[source.name for source in seen.sources if registry.holds_objects(source.kind)],
     )
-    works = move_works(source_plans, route)
+    works = move_works(seen.sources, route)
     known = ReferenceClass.of(reference(), read_history())
     now = datetime.now(UTC)
-    left_behind = find_left_behind(case, endpoints, answers) if case and answers is not None else None
+    left_behind = (
+        find_left_behind(case, endpoints, seen.answers) if case and seen.answers is not None else None
+    )
     unlisted = unlisted_servers(case, left_behind) if case else []
     shown = forecast(
         works,
@@ -498,25 +487,25 @@ def run_plan(
         now=now,
         deadline=options.deadline,
         not_counted=[
-            *(failure.source for failure in unread),
-            *(source.name for source in source_plans if source.survey.goes_on),
+            *(failure.source for failure in seen.unread),
+            *(source.name for source in seen.sources if source.survey.goes_on),
             *unlisted,
         ],
     )
     return Planned(
-        sources=source_plans,
+        sources=seen.sources,
         works=works,
         forecast=shown,
         bundle_rates=route.bundle,
         destination_rates=route.destination,
-        destinations=checked,
-        room=room,
-        unread=unread,
-        untried=untried,
+        destinations=seen.destinations,
+        room=seen.room,
+        unread=seen.unread,
+        untried=seen.untried,
         left_behind=left_behind,
         unlisted=unlisted,
         case_option=case.option if case else "",
-        alternative=alternative(options.what_if, source_plans, route, known, shown.seconds_left)
+        alternative=alternative(options.what_if, seen.sources, route, known, shown.seconds_left)
         if options.what_if
         else None,
         overlaps=list(overlaps(endpoints, bundle, destination)),
@@ -528,6 +517,47 @@ def run_plan(
             case.reserve_seconds if case else None,
         ),
     )
+
+
+class _Surveyed(Struct, frozen=True):
+    """What sources, destinations, locations and servers have shown. ``unread`` and ``untried``: sources and locations
+    that could not be looked at. ``rates``: of locations, by their names; ``answers``: of the case's servers, None
+    without a case.
+    """
+
+    sources: Sequence[SourcePlan]
+    unread: Sequence[SourceFailure]
+    answers: Sequence[ServerAnswer] | None
+    destinations: Sequence[DestinationPlan]
+    rates: Mapping[str, LocationRates | None]
+    untried: Sequence[SourceFailure]
+    room: BundleRoom | None
+
+
+def _look(
+    session: Session,
+    endpoints: Mapping[str, Endpoint],
+    case: Case | None,
+    options: PlanOptions,
+    locations: Mapping[str, Endpoint],
+) -> _Surveyed:
+    """Survey the sources, ask the case's servers, examine the destinations, and measure the locations."""
+    destinations = case.destinations if case else {}
+    servers = servers_of(case) if case else []
+    looked_at = [*endpoints.values(), *destinations.values(), *locations.values(), *servers]
+    limits = case.limits if case else None
+    workers = session.workers(case, default=export_workers())
+    with session.going_on_without_silent(*looked_at):
+        with open_sources(endpoints, limits=limits, progress=session.progress) as sources:
+            source_plans, unread = _survey(sources, workers, session.progress, options.sampled_from_seconds)
+        answers = ask_case_servers(case, session.progress, session.listed) if case else None
+        checked = check_destinations(source_plans, destinations, options.examined, [*locations.values()])
+        is_sampled = not options.sampled_from_seconds or any(source.estimate for source in source_plans)
+        rates, untried = _measure(locations if is_sampled else {}, session.progress)
+        bundle = locations.get(_BUNDLE_LOCATION)
+        is_there = not any(location.source == _BUNDLE_LOCATION for location in untried)
+        room = _room(bundle, source_plans) if bundle and is_there else None
+    return _Surveyed(source_plans, unread, answers, checked, rates, untried, room)
 
 
 def _survey(
