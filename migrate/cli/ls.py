@@ -24,7 +24,7 @@ from migrate.cli.common.opened_bundle import (
     print_missing,
     split_source,
 )
-from migrate.cli.common.options import CaseFile
+from migrate.cli.common.options import CaseFileHere, case_here
 from migrate.cli.common.session import Session
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
@@ -84,7 +84,7 @@ def ls_command(
             autocompletion=complete_item,
         ),
     ] = None,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     source: Source = None,
     *,
     versions: Annotated[
@@ -96,7 +96,7 @@ def ls_command(
 
     Reads the catalog or parts of the index, and no data.
     """
-    reader, rest = open_bundle(session, words or [], case)
+    reader, rest = open_bundle(session, words or [], case_here(case, words))
     if source is None and not rest:
         matching_tables = [
             (row.source, row.kind, row.full_name, row.items, row.size_bytes) for row in reader.catalog()

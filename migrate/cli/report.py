@@ -20,7 +20,13 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
-from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources, locations_of
+from migrate.cli.common.options import (
+    CaseFileHere,
+    LocationWord,
+    case_here,
+    location_and_sources,
+    locations_of,
+)
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import given_destinations, load_case
 from migrate.cli.common.terminal import Console, Text
@@ -92,7 +98,7 @@ def report_command(
     session: Session,
     words: LocationWord = None,
     *,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="The file to write, outside of the bundle.")
     ] = Path(layout.REPORT),
@@ -120,7 +126,7 @@ def report_command(
     REPORT.html in a bundle never changes. This report adds when the bundle arrived, who did what to it, and what
     was verified and restored since.
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, [*(words or []), *(against or [])]))
     location, source_words = location_and_sources(words, loaded)
     location, missing = _where_it_lies(session, location, loaded)
     pairs = given_destinations(location, [*(against or []), *source_words], loaded)

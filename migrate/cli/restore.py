@@ -37,7 +37,7 @@ from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, NotEm
 from migrate.number_text import bytes_words, count_words, duration_words, list_words, things
 from migrate.progress.progress_file import local_store
 from migrate.restore.common.api import RestoreOutcome, RestoreRequest
-from migrate.restore.restore_records import IN_PART, RestoreRecord, read_restore_records
+from migrate.restore.restore_records import IN_PART, UP, RestoreRecord, read_restore_records
 from migrate.restore.source_restore import restore_source
 from migrate.storage.api import MultipartStore, Store
 from migrate.storage.registry import open_location
@@ -340,9 +340,13 @@ def _restore_all(
             outcome = replace(outcome, routine=(*outcome.routine, *earlier))
             outcomes[name] = _together(firsts.setdefault(name, outcome), outcome)
             record = _record(job, name, _summary_line(outcomes[name]), [*outcome.notes, *earlier])
+            if record.only and record.result == UP and last and last.is_up:
+                record = last  # a part was restored of what is up
         except MoveoutError as exc:
             job.session.progress.end(stopped=True)
-            was_up = last if isinstance(exc, NotEmptyError) and last and last.is_up else None
+            was_up = (
+                last if isinstance(exc, UsageError) and last and last.is_up else None
+            )  # nothing was touched
             _add_steps(job, name, exc, was_up)
             if len(job.destinations) > 1:  # else the command ends with this error
                 job.session.progress.note_error(f"{name} could not be restored", exc)
@@ -392,7 +396,7 @@ def _add_steps(job: _Job, name: str, error: MoveoutError, was_up: RestoreRecord 
     endpoint = job.destinations[name]
     if isinstance(error, NotEmptyError) and endpoint.engine.row_repair and not job.options.only:
         error.next_step += _step_where_filled(job.reader.store.location, name, endpoint)
-    if was_up is not None:
+    if was_up is not None and isinstance(error, NotEmptyError):
         used = f"nothing, if the application uses it by now: it was up at {was_up.at}"
         error.next_step = f"{used}. Else {error.next_step}"
 

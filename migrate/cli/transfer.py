@@ -18,7 +18,7 @@ from migrate.case.secrets import redact
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines, rate_limiter_of
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, draw_findings
-from migrate.cli.common.options import CaseFile
+from migrate.cli.common.options import CaseFile, case_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
@@ -237,7 +237,7 @@ def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoi
     if case is None:
         raise UsageError(
             "no locations are named",
-            next_step="moveout transfer FROM TO, or a case file with [bundle] and [transfer]",
+            next_step=f"moveout transfer FROM TO, or {case_words()}, with [bundle] and [transfer]",
         )
     if case.bundle is None or case.transfer_to is None:
         lacking = "bundle" if case.bundle is None else "transfer"

@@ -20,7 +20,7 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import EXTRA_STEP, INCOMPLETE, SHOWN, draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, location_and_sources
+from migrate.cli.common.options import CaseFileHere, LocationWord, case_here, location_and_sources
 from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signatures import CheckedSignatures, check_signatures
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
@@ -501,7 +501,7 @@ def verify_command(
     session: Session,
     words: LocationWord = None,
     *,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     level: Annotated[
         Level | None,
         typer.Option(
@@ -541,7 +541,7 @@ def verify_command(
     after a quick check of the bundle. With --repair it makes rows that differ equal; objects are repaired by
     moveout sync.
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, [*(words or []), *(against or [])]))
     location, source_words = location_and_sources(words, loaded)
     pairs = given_destinations(location, [*(against or []), *source_words], loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)

@@ -32,9 +32,10 @@ _GONE_MARK = re.compile(re.escape(_GONE) + r"\d{4}-\d\d-\d\d")
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*source[ \t]*\]\][^\n]*$", re.MULTILINE)
 
 _DEADLINE_GIVEN = "The moment at which the old host shuts the door."
-_DEADLINE_TAKEN = f"{_DEADLINE_GIVEN} This is 30 hours after the discovery: write the real one."
+_DEADLINE_TAKEN = f"{_DEADLINE_GIVEN}\n# This is 30 hours after the discovery: write the real one."
 _HEAD = """\
-# One move, as moveout discover found it on {day}. Fill in the deadline, and "to" of each destination at the end.
+# One move, as moveout discover found it on {day}.
+# Fill in the deadline, and "to" of each destination at the end.
 # Then: moveout doctor -c {file}, and moveout run -c {file}
 
 [case]
@@ -52,9 +53,10 @@ location = "./bundle"
 
 # The servers that `moveout discover -c {file}` asks again.
 """
-_DESTINATION_COMMENT = (
-    "# Where all of this server comes up again, under the same names: write the address of the new server.\n"
-)
+_DESTINATION_COMMENT = """\
+# Where all of this server comes up again, under the same names:
+# write the address of the new server.
+"""
 _LATER = "# Added by moveout discover on {day}.\n"
 
 

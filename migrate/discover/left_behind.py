@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server, covers, server_key
@@ -59,6 +61,17 @@ def servers_without_sources(case: Case, sources: Mapping[str, Endpoint]) -> list
         for server in case.servers
         if registry.find(server.url) is not None and not any(covers(server.url, url) for url in known)
     ]
+
+
+def still_unlisted(case: Case, left_behind: LeftBehind | None) -> LeftBehind | None:
+    """Return what a bundle says of what stays on the servers, without the failures of those that its case does not name
+    any more: their addresses were wrong, or given up.
+    """
+    if left_behind is None:
+        return None
+    named = {bare_server(server.shown) for server in servers_of(case)}
+    rests = [rest if rest.url in named else replace(rest, reason="") for rest in left_behind.servers]
+    return replace(left_behind, servers=rests)
 
 
 def unlisted_servers(case: Case, left_behind: LeftBehind | None) -> list[str]:

@@ -121,11 +121,12 @@ def test_who_names_no_source_is_told_of_the_case_file_that_is_there(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert "moveout init writes one" in call("doctor").err
     (tmp_path / "moveout.toml").write_text("")
-    for command in ("discover", "verify", "ls", "restore", "export"):
+    for command in ("discover", "transfer", "clean", "restore", "export"):
         ended = call(command)
         assert (ended.code, "-c moveout.toml" in ended.err) == (2, True), ended.err
-    for command in ("doctor", "plan", "status"):  # they only look, and take it
-        ended = call(command)
+    looking = ("doctor", "plan", "status", "verify", "report", "ls", "clock", "grant list", "hold status")
+    for command in (*looking, "custody show", "custody verify"):  # they only look, and take it
+        ended = call(*command.split())
         assert (ended.code, "moveout.toml is empty" in ended.err) == (2, True), ended.err
 
 
@@ -296,6 +297,9 @@ def test_a_public_key_is_no_list_of_signers_and_the_command_that_makes_one_is_na
         (("export", "postgersql://me@host/shop", "--to", "b"), "→ did you mean postgresql://?"),
         (("export", "gone://me@host/shop", "--to", "b"), "→ give a URL that begins with"),
         (("plan", "-c", "."), ". is a directory, and no case file"),
+        (("plan", "postgresql://me@host/shop?sslmod=require"), "has an option 'sslmod', which"),
+        (("plan", "postgresql://me@host/shop?sslmod=require"), "→ did you mean 'sslmode'?"),
+        (("plan", "postgresql://me@host/shop?xyzzy=1"), "→ correct it, or take it out of the URL"),
         (("export", "gone.db", "--to", "b"), "→ check the path\n"),
     ],
 )

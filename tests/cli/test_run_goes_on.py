@@ -249,10 +249,20 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
     assert (status.code, f"NOTHING of {server} is out" in status.out) == (3, True), status.out
     assert call("status", "-c", case, "--json").json["result"]["unlisted"] == [server]
 
+    corrected = call("run", "-c", case_without(case, server))
+    assert (corrected.code, server in corrected.out) == (0, False), corrected.out
+
     case.write_text(f'{text}[[left_out]]\nurl = "{server}/*"\nreason = "it is empty"\n')
     assert server not in call("doctor", "-c", case).out
     assert call("run", "-c", case).code == 0
     assert call("status", "-c", case).code == 0
+
+
+def case_without(case, server):
+    """Return the case with the address of a server corrected."""
+    path = case.with_name("corrected.toml")
+    path.write_text(case.read_text().replace(f'url = "{server}"', f'url = "{case.parent / "new"}"'))
+    return path
 
 
 @pytest.mark.parametrize("comes_up", [True, False])
@@ -260,13 +270,17 @@ def test_a_source_that_comes_into_the_case_after_a_complete_seal_is_named_and_st
     case, tmp_path, comes_up
 ):
     """It is not taken for exported, and what is up stays up."""
-    one, three = (MOVE.format(name=name, folder=tmp_path, new="new") for name in ("one", "three"))
+    folder = tmp_path if comes_up else tmp_path / "later"
+    folder.mkdir(exist_ok=True)
+    one = MOVE.format(name="one", folder=tmp_path, new="new")
+    three = MOVE.format(name="three", folder=folder, new="new")
     if not comes_up:
         one, three = (move.partition("[[destination]]")[0] for move in (one, three))
+        three += f'[[destination]]\nfrom = "sqlite://{folder}"\nto = ""\n'
     head = CASE.format(deadline="2099-01-01T00:00:00Z")
     case.write_text(head + one)
     assert call("run", "-c", case, "--json").code == 0
-    make_file(tmp_path / "three.db")
+    make_file(folder / "three.db")
     case.write_text(head + one + three)
     again = call("run", "-c", case, "--json")
     assert again.code == 3, again.err

@@ -173,6 +173,17 @@ def test_an_address_that_was_wrong_is_forgotten_when_the_source_is_up_elsewhere(
     assert "on the new host: 1 source up" in call("status", bundle).out
 
 
+def test_a_restore_that_touches_nothing_leaves_the_note_that_a_source_is_up(tmp_path):
+    make_file(tmp_path / "one.db")
+    bundle, to = tmp_path / "bundle", f"one=sqlite://{tmp_path}/new.db"
+    assert call("export", f"one=sqlite://{tmp_path}/one.db", "--to", bundle).code == 0
+    assert call("restore", bundle, to).code == 0
+    for only, code in (("tt", 2), ("t", 0)):
+        assert call("restore", bundle, to, "--only", only).code == code
+        state = call("status", bundle)
+        assert (state.code, "on the new host: 1 source up" in state.out) == (0, True), state
+
+
 CASE = """
 [case]
 name = "night"

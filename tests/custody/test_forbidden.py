@@ -4,6 +4,7 @@ nothing the customer does shortens a hold.
 
 import contextlib
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -352,7 +353,7 @@ def test_the_commands(kept, make_key, tmp_path, servers):
     env, granted = {"AWS_CONFIG_FILE": str(config)}, url.replace("profile=minio", "profile=visit")
     tested = call("grant", "test", granted, "--outside", "acme/bundle-2", env=env)
     assert tested.code == 0, tested.out + tested.err
-    assert "visit" in call("grant", "list", url).out
+    assert re.search(r"visit +open .* until \d{4}-\d\d-\d\d \d\d:\d\d UTC ", call("grant", "list", url).out)
     revoked = call("grant", "revoke", url, "--to", "visit", "--key", key)
     assert (revoked.code, "may not read the bundle any more" in revoked.out) == (0, True), revoked.err
     assert call("verify", granted, env=env).code == 4

@@ -427,6 +427,7 @@ def test_without_object_lock_it_is_not_called_a_hold(location, provider, request
     if server == "minio":
         status = call("hold", "status", url)
         assert (status.code, "made with Object Lock" in status.out) == (3, True), status.out
+        assert "create-bucket --bucket NAME --object-lock-enabled-for-bucket" in " ".join(status.out.split())
         assert "hold place" not in status.out
         assert "came later" not in status.out
 

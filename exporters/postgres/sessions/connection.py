@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 15
 _PORTS = 2**16
+_UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "([^"]*)"')
 MAINTENANCE_DATABASES = ("postgres", "template1")
 """Databases that every server has: by one of them the others are listed and made."""
 
@@ -164,8 +165,21 @@ def parse_url(url: str, secrets: Mapping[str, str] = {}) -> PostgresAddress:
     return address
 
 
-def _unreadable(url: str) -> SourceUsageError:
-    """Return the error of a URL that libpq cannot take apart. What may be a password is not repeated."""
+def _unreadable(url: str, reason: str) -> SourceUsageError:
+    """Return the error of a URL that libpq cannot take apart, for its ``reason``. What may be a password is not
+    repeated.
+    """
+    unknown = _UNKNOWN_OPTION.search(reason)
+    if unknown is not None and "@" not in url.partition("?")[2]:
+        from difflib import get_close_matches  # noqa: PLC0415  few options are misspelt
+
+        close = get_close_matches(
+            unknown[1], [option.keyword.decode() for option in Conninfo.get_defaults()], 1
+        )
+        return SourceUsageError(
+            f"the database URL has an option {unknown[1]!r}, which PostgreSQL does not have",
+            next_step=f"did you mean {close[0]!r}?" if close else "correct it, or take it out of the URL",
+        )
     if " " in url and ":" not in url.partition("://")[2].rpartition("@")[0]:
         return SourceUsageError(
             f"{url!r}: a URL has no spaces", next_step=f"write it as {url.replace(' ', '%20')}"
@@ -181,8 +195,8 @@ def parse_server_url(url: str, secrets: Mapping[str, str] = {}) -> PostgresAddre
     """
     try:
         keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.Error:
-        raise _unreadable(url) from None
+    except psycopg.Error as exc:
+        raise _unreadable(url, str(exc)) from None
     if "password" in keywords:
         raise SourceUsageError(
             f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",

@@ -13,7 +13,7 @@ from msgspec import Struct
 from migrate.bundle.reader import require_files
 from migrate.case.deadline import parse_deadline
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, LocationWord, known_location
+from migrate.cli.common.options import CaseFileHere, LocationWord, case_here, known_location
 from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import load_trust
 from migrate.cli.common.sources import load_case
@@ -108,7 +108,7 @@ def clock_command(
     *,
     rules: Rules = None,
     at: Annotated[str | None, typer.Option(metavar="T", help="Judge as of this time instead of now.")] = None,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
 ) -> Judged:
     """Say of each obligation whether it is met, due or breached.
 
@@ -116,7 +116,7 @@ def clock_command(
     only entries by its keys count. moveout does not see notices and ends of contracts: record them with `moveout
     custody note`.
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, words))
     location = known_location(words, loaded)
     store = session.store(location)
     require_files(store)

@@ -14,7 +14,14 @@ from exporters.structs import as_dict
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
+from migrate.cli.common.options import (
+    CaseFile,
+    CaseFileHere,
+    LocationWord,
+    case_here,
+    known_location,
+    moment_to_come,
+)
 from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, load_trust
@@ -24,6 +31,7 @@ from migrate.cli.common.verb import verb
 from migrate.cli.custody.grant_links import Linked, new_files, write_links
 from migrate.custody import grants
 from migrate.custody.grants import Granted, Revoked, Tested
+from migrate.custody.log.entry import moment_of
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.number_text import moment_words, things
@@ -236,13 +244,14 @@ def _words(entry: Granted) -> str:
     """Return what was granted until when, by which key, and where, if that is another location."""
     key = f"  {entry.access_key}" if entry.access_key != entry.kind else ""
     elsewhere = f"  at {entry.location}" if entry.state == "elsewhere" else ""
-    return f"{entry.kind:<8} until {entry.expires}{key}{elsewhere}"
+    until = moment_words(moment) if (moment := moment_of(entry.expires)) else entry.expires
+    return f"{entry.kind:<8} until {until}{key}{elsewhere}"
 
 
 @verb(group, "list", title="grant list", examples=("grant list -c case.toml",))
-def list_command(session: Session, words: LocationWord = None, case: CaseFile = None) -> Grants:
+def list_command(session: Session, words: LocationWord = None, case: CaseFileHere = None) -> Grants:
     """List the grants of a bundle, and which are open."""
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, words))
     store, accounts, _ = open_accounts(session, known_location(words, loaded))
     return Grants(store.location, grants.listed(store, accounts, trust=load_trust(None, loaded)))
 

@@ -25,7 +25,14 @@ from migrate.cli.common.document_files import (
     write_files,
 )
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
+from migrate.cli.common.options import (
+    CaseFile,
+    CaseFileHere,
+    LocationWord,
+    case_here,
+    known_location,
+    moment_to_come,
+)
 from migrate.cli.common.session import TRANSFER_WORKERS, Session
 from migrate.cli.common.signing_keys import SigningOptions, custody_of, load_trust
 from migrate.cli.common.sources import load_case
@@ -321,14 +328,14 @@ def status_command(
     ] = None,
     *,
     try_as: TryAs = "",
-    case: CaseFile = None,
+    case: CaseFileHere = None,
 ) -> HeldBundle | SourceHolds:
     """Read every lock again, and name what is not protected.
 
     Shows releases that wait, and whose signatures they lack. With an undo file, or URLs of sources: says which holds
     on these sources are in force.
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, words))
     sources = source_status(session, words or [], loaded, try_as)
     if sources is not None:
         return sources

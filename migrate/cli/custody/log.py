@@ -26,7 +26,15 @@ from migrate.cli.common.document_files import (
     write_files,
 )
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, LocationWord, OneLocation, Yes, known_location
+from migrate.cli.common.options import (
+    CaseFile,
+    CaseFileHere,
+    LocationWord,
+    OneLocation,
+    Yes,
+    case_here,
+    known_location,
+)
 from migrate.cli.common.session import Session
 from migrate.cli.common.signing_keys import Signers, SigningOptions, load_trust
 from migrate.cli.common.sources import load_case
@@ -149,10 +157,10 @@ def _word(value: object) -> str:
 
 @verb(group, "show", title="custody show", examples=("custody show -c case.toml",))
 def show_command(
-    session: Session, words: LocationWord = None, case: CaseFile = None, signers: Signers = None
+    session: Session, words: LocationWord = None, case: CaseFileHere = None, signers: Signers = None
 ) -> ShownLog:
     """Print the custody log of a bundle."""
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, words))
     location = known_location(words, loaded)
     store = session.store(location)
     require_files(store)
@@ -190,7 +198,7 @@ def _documents(store: Store, log: Log) -> tuple[list[Document], list[Finding], l
 def verify_command(
     session: Session,
     words: LocationWord = None,
-    case: CaseFile = None,
+    case: CaseFileHere = None,
     signers: Signers = None,
     other: Annotated[
         list[str] | None,
@@ -204,7 +212,7 @@ def verify_command(
     Also checks its order, that no entry is missing, and that it belongs to this bundle. If somebody restored an old
     state of the whole log, only a comparison with another copy shows it (--with).
     """
-    loaded = load_case(case)
+    loaded = load_case(case_here(case, words))
     location = known_location(words, loaded)
     store = session.store(location)
     log = custody_log.read(store)

@@ -21,7 +21,7 @@ from migrate.cli.moves.followed_move import FollowedMove
 from migrate.cli.moves.move_summary import COLUMNS, CommandStep, FailedStep, MoveSummary
 from migrate.cli.restore import Restored
 from migrate.cli.verify import REPAIR_STEP, Verified
-from migrate.discover.left_behind import unlisted_servers
+from migrate.discover.left_behind import still_unlisted, unlisted_servers
 from migrate.engines import registry
 from migrate.errors import DamageError, GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.storage.registry import open_location
@@ -113,14 +113,22 @@ def summary_of(state: MoveState, followed: FollowedMove) -> MoveSummary:
         up_at=datetime.now(UTC) if _all_up(lines, expected) else None,
         was_up_before=isinstance(up, Restored) and up.changed_nothing,
         now=datetime.now(UTC),
-        unfilled=state.unfilled,
-        left_behind=seal.left_behind if seal else None,
+        unfilled=_without(
+            state.unfilled, [name for name, line in state.absent.items() if line.word == LEFT_OUT]
+        ),
+        left_behind=still_unlisted(case, seal.left_behind) if seal else None,
         case_option=case.option,
         read_at=_read_at(case, followed, seal) if seal else None,
         later_commands=_later_commands(case, followed, lines["restored"]),
         unlisted=unlisted_servers(case, seal.left_behind if seal else None),
         follow_sentence=followed.sentence(follow if isinstance(follow, Followed) else None),
     )
+
+
+def _without(unfilled: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the sources that come up nowhere, by server, without those that are ``left_out`` on purpose."""
+    rest = {server: [name for name in names if name not in left_out] for server, names in unfilled.items()}
+    return {server: names for server, names in rest.items() if names}
 
 
 def _lines_by_stage(

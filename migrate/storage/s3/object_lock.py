@@ -99,7 +99,8 @@ class S3ObjectLock:
             raise NotAllowedError(
                 f"the bucket {self._bucket!r} has no Object Lock, so nothing in it can be held: who may write there may"
                 " delete",
-                next_step="transfer the bundle to a bucket that was made with Object Lock, and hold it there",
+                next_step="transfer the bundle to a bucket that was made with Object Lock, and hold it there: aws s3api"
+                " create-bucket --bucket NAME --object-lock-enabled-for-bucket",
             )
 
     def versions(self) -> Iterator[FileVersion]:
