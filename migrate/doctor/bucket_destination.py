@@ -27,7 +27,7 @@ from migrate.doctor.bucket_source import (
     tls_findings,
 )
 from migrate.errors import GoneError, MoveoutError, NotAllowedError
-from migrate.storage.s3.capability_probe import LOCK_DENIED, Capabilities, probe
+from migrate.storage.s3.capability_probe import LOCK_DENIED, Capabilities, ProbePlan, probe
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.own_objects import of_others
@@ -135,7 +135,7 @@ def _capabilities(
     ]
     classes = [kind.removeprefix(CLASS) for kind in features if kind.startswith(CLASS)]
     try:
-        capabilities = probe(destination, keys=kinds, classes=classes)
+        capabilities = probe(destination, ProbePlan(kinds, classes))
     except NotAllowedError as exc:
         fix = iam.on_objects(location, server, *_WRITES)
         yield Finding("blocks", "rights", location.bucket, str(exc), "Nothing of it comes up.", fix)

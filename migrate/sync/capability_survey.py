@@ -19,7 +19,7 @@ from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
 from migrate.restore.objects.destination_terms import Terms
 from migrate.storage.api import MultipartStore
-from migrate.storage.s3.capability_probe import Capabilities, Later, probe
+from migrate.storage.s3.capability_probe import Capabilities, Later, ProbePlan, probe
 from migrate.storage.s3.metadata.acl import CANNED
 from migrate.sync.plan import Sides
 
@@ -64,15 +64,8 @@ def survey(
         encryption = threads.submit(sides.destination.setting, "encryption")
         versions = threads.submit(sides.source.keeps_versions)
         tags = threads.submit(lambda: sides.source.tags_readable(samples or _samples(sides)))
-        capabilities = probe(
-            sides.destination,
-            keys=keys,
-            classes=classes,
-            tags=True,
-            headers=STANDARD_HEADERS,
-            acls=acls,
-            later=later,
-        )
+        plan = ProbePlan(keys, classes, odd_tags=True, headers=STANDARD_HEADERS, acls=acls)
+        capabilities = probe(sides.destination, plan, later)
         losses = tuple(
             _losses(sides, capabilities, keeps_versions=versions.result(), tags_readable=tags.result())
         )

@@ -17,7 +17,7 @@ from migrate.storage import inflight_limit, outage
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, UploadedPart
 from migrate.storage.multipart import HALF_PART_BYTES, cut_of
 from migrate.storage.registry import open_location
-from migrate.storage.s3.capability_probe import probe
+from migrate.storage.s3.capability_probe import ProbePlan, probe
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.http import connection
@@ -203,5 +203,5 @@ def test_what_is_asked_of_a_bucket_far_away_is_asked_side_by_side(
         if what == "settings":
             assert "denied" not in destination.configuration()
         else:
-            assert probe(destination, keys=()).refused_keys == {}
+            assert probe(destination, ProbePlan()).refused_keys == {}
         assert not proxy.alone

@@ -50,7 +50,7 @@ from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
-from migrate.storage.s3.capability_probe import ALWAYS, clear_probe_objects, probe, refused_markers
+from migrate.storage.s3.capability_probe import ALWAYS, ProbePlan, clear_probe_objects, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags
@@ -254,15 +254,15 @@ class _Restore:
 
     def _try_out(self, plan: _Plan) -> Terms:
         """Try out what the destination keeps, and write the result to the report."""
-        capabilities = probe(
-            self._destination,
-            keys=plan.oddities - {NAMELESS},
-            classes=plan.classes - {STANDARD},
-            tags=plan.odd_tags,
-            any_tags=plan.any_tags,
+        probe_plan = ProbePlan(
+            plan.oddities - {NAMELESS},
+            plan.classes - {STANDARD},
+            tags=plan.any_tags,
+            odd_tags=plan.odd_tags,
             headers=plan.headers,
             acls=plan.acls,
         )
+        capabilities = probe(self._destination, probe_plan)
         if not capabilities.probed:
             self._notes.append(f"the destination was not tried out: {capabilities.why}")
         self._report.write_json("capabilities.json", capabilities.as_json())

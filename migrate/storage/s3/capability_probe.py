@@ -111,19 +111,21 @@ def do_now(call: Callable[[], object]) -> object:
     return call()
 
 
-def probe(
-    destination: DestinationBucket,
-    *,
-    keys: Iterable[str],
-    classes: Iterable[str] = (),
-    tags: bool = False,
-    any_tags: bool = False,
-    headers: Collection[str] = (),
-    acls: Iterable[str] = (),
-    later: Later = do_now,
-) -> Capabilities:
-    """Try out these oddities, storage classes, headers and canned ACLs, and tags (``any_tags``), also those that are
-    not plain (``tags``). Leaves nothing behind, once all is done that was handed to ``later``. Raises
+class ProbePlan(Struct, frozen=True):
+    """What is tried out at a destination: oddities of ``keys``, storage ``classes``, ``headers``, canned ``acls``, and
+    tags; ``odd_tags`` are those in other scripts.
+    """
+
+    keys: Iterable[str] = ()
+    classes: Iterable[str] = ()
+    tags: bool = False
+    odd_tags: bool = False
+    headers: Collection[str] = ()
+    acls: Iterable[str] = ()
+
+
+def probe(destination: DestinationBucket, plan: ProbePlan, later: Later = do_now) -> Capabilities:
+    """Try out what is planned. Leaves nothing behind, once all is done that was handed to ``later``. Raises
     ``UnreachableError``, ``NotAllowedError``.
     """
     lock, at = destination.object_lock(), datetime.now(UTC).isoformat()
@@ -144,14 +146,13 @@ def probe(
             return {kind: threads.submit(trial, destination, kind) for kind in sorted(kinds)}
 
         versioning = threads.submit(_versioning, destination)
-        refused_keys = tried(partial(_try_keys, versioning=versioning, later=later), {*keys, *ALWAYS})
-        refused_classes, refused_acls = (
-            tried(partial(_try_class, later=later), classes),
-            tried(partial(_try_acl, later=later), acls),
-        )
-        lost_headers = threads.submit(_try_headers, destination, headers, later)
-        refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}, later) if tags else None
-        lost_tags = threads.submit(_try_tags, destination, {"moveout": "probe"}, later) if any_tags else None
+        refused_keys = tried(partial(_try_keys, versioning=versioning, later=later), {*plan.keys, *ALWAYS})
+        refused_classes = tried(partial(_try_class, later=later), plan.classes)
+        refused_acls = tried(partial(_try_acl, later=later), plan.acls)
+        lost_headers = threads.submit(_try_headers, destination, plan.headers, later)
+        odd, plain = {"t\u00f6": "\u65e5"}, {"moveout": "probe"}
+        refused_tags = threads.submit(_try_tags, destination, odd, later) if plan.odd_tags else None
+        lost_tags = threads.submit(_try_tags, destination, plain, later) if plan.tags else None
         return Capabilities(
             url=destination.url,
             server=destination.server,

@@ -16,7 +16,7 @@ from migrate.errors import NotAllowedError
 from migrate.restore.objects.destination_terms import Terms
 from migrate.runtime.progress import Silent
 from migrate.storage.s3 import capability_probe, destination_bucket, source_bucket
-from migrate.storage.s3.capability_probe import LOCK_DENIED, probe
+from migrate.storage.s3.capability_probe import LOCK_DENIED, ProbePlan, probe
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.verify.compare import ComparisonRequest
 from migrate.verify.live_bucket import compare_bucket
@@ -82,7 +82,7 @@ def test_what_is_denied_is_named_and_holds_up_nothing_that_does_not_need_it(
     )
     assert (outcome.items, outcome.left_out) == (1, ())
     assert "written one by one" in outcome.notes[0]
-    capabilities = probe(open_destination_bucket(denying.url), keys=())
+    capabilities = probe(open_destination_bucket(denying.url), ProbePlan())
     assert (capabilities.versioning, capabilities.lock_denied) == (capability_probe.DENIED, True)
     locked = ObjectRow(
         "a",
@@ -137,6 +137,6 @@ def test_a_destination_that_is_busy_for_a_while_refuses_nothing(
     monkeypatch.setattr(destination_bucket, "_ATTEMPT_SECONDS", 0.0)
     busy, times = refusal(503, "SlowDown"), count()
     odd.proxy.answer = lambda asked: busy if asked.method == "PUT" and next(times) < 12 else None
-    capabilities = probe(open_destination_bucket(odd.url), keys=[key_oddities.EMPTY], any_tags=True)
+    capabilities = probe(open_destination_bucket(odd.url), ProbePlan([key_oddities.EMPTY], tags=True))
     assert next(times) > 12
     assert (capabilities.lost_tags, capabilities.refused_keys.keys() - {key_oddities.EMPTY}) == ("", set())

@@ -25,7 +25,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.registry import open_location
 from migrate.storage.s3 import capability_probe
-from migrate.storage.s3.capability_probe import probe
+from migrate.storage.s3.capability_probe import ProbePlan, probe
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.store import S3Store
@@ -246,7 +246,7 @@ def die_while_trying(url: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     capability_probe.ALWAYS, capability_probe._clear = frozenset(), die
-    probe(open_destination_bucket(url), keys={key_oddities.LEADING})
+    probe(open_destination_bucket(url), ProbePlan({key_oddities.LEADING}))
 
 
 def test_what_a_killed_probe_leaves_lies_behind_the_prefix(
@@ -357,12 +357,12 @@ def test_keys_that_the_destination_would_change(
         key_oddities.OBJECT_AS_DIRECTORY,
         key_oddities.LONG,
     } <= seen
-    refused = probe(open_destination_bucket(destination.url), keys=seen).refused_keys
+    refused = probe(open_destination_bucket(destination.url), ProbePlan(seen)).refused_keys
     assert {key_oddities.LEADING, key_oddities.EMPTY, key_oddities.DOTDOT, key_oddities.LONG} <= set(refused)
     assert "U+000A" not in " ".join(refused)
     assert destination.keys() == []
     strict = make_shop(versitygw)
-    refused = probe(open_destination_bucket(strict.url), keys=seen).refused_keys
+    refused = probe(open_destination_bucket(strict.url), ProbePlan(seen)).refused_keys
     assert {key_oddities.OBJECT_AS_DIRECTORY, key_oddities.DOTDOT, key_oddities.DOT} <= set(refused)
     assert strict.keys() == []
 
@@ -378,14 +378,14 @@ def test_keys_that_the_destination_would_change_in_silence(
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         url = f"s3://{destination.name}?profile={profile}"
         backslash, control = f"{key_oddities.CHARACTER}U+005C", f"{key_oddities.CHARACTER}U+0001"
-        refused = probe(open_destination_bucket(url), keys=seen).refused_keys
+        refused = probe(open_destination_bucket(url), ProbePlan(seen)).refused_keys
         assert refused.keys() == {backslash, key_oddities.DIRECTORY_WITH_BYTES}
         assert refused[backslash].startswith("stores it as")
         assert refused[key_oddities.DIRECTORY_WITH_BYTES] == "does not keep its headers and metadata"
         destination.boto.put_bucket_versioning(
             Bucket=destination.name, VersioningConfiguration={"Status": "Enabled"}
         )
-        refused = probe(open_destination_bucket(url), keys=seen).refused_keys
+        refused = probe(open_destination_bucket(url), ProbePlan(seen)).refused_keys
         assert refused.keys() == {backslash, control, key_oddities.DIRECTORY_WITH_BYTES}
     left = destination.boto.list_object_versions(Bucket=destination.name)
     assert "Versions" not in left
@@ -402,13 +402,13 @@ def test_keys_of_which_the_destination_says_that_access_is_denied(
         proxy.rotten = lambda asked: asked.method == "PUT" and asked.path.endswith("/")
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         url = f"s3://{destination.name}?profile={profile}"
-        refused = probe(open_destination_bucket(url), keys=kinds).refused_keys
+        refused = probe(open_destination_bucket(url), ProbePlan(kinds)).refused_keys
         assert refused.keys() == kinds
         assert "AccessDenied" in refused[key_oddities.DIRECTORY_WITH_BYTES]
         assert destination.keys() == []
         proxy.rotten = lambda asked: asked.method == "PUT"
         with pytest.raises(NotAllowedError):
-            probe(open_destination_bucket(url), keys=kinds)
+            probe(open_destination_bucket(url), ProbePlan(kinds))
 
 
 def test_another_prefix(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
