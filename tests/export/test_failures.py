@@ -110,7 +110,7 @@ def test_counts_that_differ_make_the_bundle_incomplete(store):
 
 @pytest.mark.parametrize("size", ["held", "not held"])
 def test_a_run_that_hung_replaces_no_file_once_another_has_sealed_the_bundle(store, monkeypatch, size):
-    """It reads on, and its rows are of another moment."""
+    """It reads on, and its rows are of another moment. It has one worker: none reads on while it hangs."""
     began = uptime()
 
     def hang(unit: Unit) -> None:
@@ -124,7 +124,7 @@ def test_a_run_that_hung_replaces_no_file_once_another_has_sealed_the_bundle(sto
     woken: list[str] = []
     item_bytes = 4 if size == "held" else SMALL_BYTES
     with pytest.raises(BusyError):
-        go(store, Numbers(padding=b"of the first ", on_export=hang, item_bytes=item_bytes))
+        go(store, Numbers(padding=b"of the first ", on_export=hang, item_bytes=item_bytes), workers=1)
     assert woken
     assert verify(store, Level.FULL, workers=2, progress=Silent()).is_whole
 
