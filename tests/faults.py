@@ -65,6 +65,17 @@ def lose_answer(error: MoveoutError | None = None) -> What:
     return after
 
 
+def lose_file(store: MultipartStore, key: str) -> What:
+    """Make the call, and remove the file as a server does that loses what it took."""
+
+    def after(call: Call) -> Any:
+        answer = call()
+        store.delete(key)
+        return answer
+
+    return after
+
+
 def flip_bit(offset: int = 0) -> What:
     """Return what was read with one bit changed, silently."""
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease
+from migrate.bundle.seal import refuse_lost, size_of
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
@@ -59,7 +60,8 @@ def transfer(
     ``recheck`` hashes what lies at the destination and replaces what differs. The pool of ``open_pool`` moves the
     payload instead of the threads of this process. ``cancellation``, on which both stores wait, too, is cancelled
     when the transfer fails. Raises ``UsageError`` (no sealed bundle at the origin, or both are one location),
-    ``NotEmptyError`` (the destination holds something else), ``BusyError``, and whatever a store raises for good.
+    ``NotEmptyError`` (the destination holds something else), ``BusyError``, ``DamageError`` (the destination took a
+    file and does not have it), and whatever a store raises for good.
     """
     if origin.location == destination.location:
         raise _same_location(origin, destination)
@@ -139,6 +141,7 @@ class _Transfer:
             self._inspect((*order.tags, *order.seals))
         else:
             self._move(order.tags)
+            self._refuse_lost((*order.payload, *order.tags))
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-tidy") as threads:
             # Files as small are sent whole: no upload is one of theirs.
             if all(file.size_bytes < MIN_PART_BYTES for file in order.seals):
@@ -146,7 +149,16 @@ class _Transfer:
             for file in order.seals:
                 if not self.counters.blocked:
                     self._move([file])
+                    size = size_of(self._destination, file.key)
+                    refuse_lost(self._destination, [(file.key, file.size_bytes, size)])
         self._progress.end()
+
+    def _refuse_lost(self, files: Sequence[SealedFile]) -> None:
+        """Raise ``DamageError`` where a file that was moved is not there: some servers lose what they took."""
+        if self.counters.blocked or not self._resumed:
+            return
+        there = list_sizes(self._destination)
+        refuse_lost(self._destination, ((file.key, file.size_bytes, there.get(file.key)) for file in files))
 
     def _move_payload(self, files: Sequence[SealedFile]) -> None:
         if self._open_pool is None:

@@ -34,7 +34,7 @@ from migrate.storage.api import PART_BYTES, MultipartStore
 from migrate.storage.file_writer import FileWriter
 from migrate.storage.local.store import LocalStore
 from migrate.verify.run import Level, verify
-from tests.faults import Fault, FaultPlan, Faulty, fail
+from tests.faults import Fault, FaultPlan, Faulty, fail, lose_file
 
 STATE = new_state([SourceName("app", "toy://app", "file 1"), SourceName("shop", "toy://shop")])
 
@@ -279,6 +279,18 @@ def test_a_manifest_that_could_not_be_written_leaves_no_upload(store):
             write_files(Faulty(store, plan), ledger, executor)
     plan.assert_all_fired()
     assert list(store.uploads()) == []
+
+
+@pytest.mark.parametrize("key", [layout.FILES, layout.MANIFEST, layout.BUNDLE_META, layout.TAG_MANIFEST])
+def test_a_tag_file_that_the_location_takes_and_loses_is_named_and_written_again(store, key):
+    plan = FaultPlan(Fault("put", lose_file(store, key), prefix=key))
+    with pytest.raises(DamageError, match=f"{key}.*found no such file") as lost:
+        seal_it(Faulty(store, plan))
+    plan.assert_all_fired()
+    assert "run the same command again" in lost.value.next_step
+    assert layout.TAG_MANIFEST not in {info.key for info in store.list()}
+    assert seal_it(store).complete
+    assert findings(store) == []
 
 
 def test_several_files_that_are_missing_are_counted(store):

@@ -23,7 +23,7 @@ from migrate.transfer.counters import TransferOutcome
 from migrate.transfer.destination import transfer_status
 from migrate.transfer.plan import SealedFile
 from migrate.transfer.run import FileMoves, transfer
-from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
+from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, lose_file, truncate
 from tests.tools.profiles import extra_profile
 from tests.tools.terminal import console_in_memory
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
@@ -569,6 +569,18 @@ def test_a_file_lost_at_the_destination_is_brought_again(origin, destination):
     move(origin, destination)
     destination.delete(LARGE)
     assert move(origin, destination).files_moved == 1
+    assert contents(destination) == contents(origin)
+
+
+@pytest.mark.parametrize("key", [SMALL, LARGE, layout.MANIFEST, layout.BAGIT, layout.TAG_MANIFEST])
+def test_a_file_that_the_destination_takes_and_loses_is_named_and_brought_again(origin, destination, key):
+    plan = FaultPlan(Fault("complete" if key == LARGE else "put", lose_file(destination, key), prefix=key))
+    with pytest.raises(DamageError, match="as the location took them, found no such file") as lost:
+        move(origin, Faulty(destination, plan))
+    plan.assert_all_fired()
+    assert key in str(lost.value)
+    assert layout.TAG_MANIFEST not in contents(destination)
+    assert move(origin, destination).is_whole
     assert contents(destination) == contents(origin)
 
 
