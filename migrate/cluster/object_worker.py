@@ -16,8 +16,7 @@ from migrate.cluster.worker_state import RestoreSession
 from migrate.errors import MoveoutError
 from migrate.restore.common.report import RestoredVersion
 from migrate.restore.objects.copy import BatchOutcome, History, ObjectCopy
-from migrate.restore.objects.existing import begins
-from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.restore.objects.existing import begins, taken
 
 
 def fill(session: RestoreSession, piece: Json) -> Json:
@@ -51,8 +50,7 @@ def look(copy: ObjectCopy, batch: Sequence[History]) -> tuple[list[History], Bat
     for history in batch:
         versions = _versions_now(copy, history)
         if not begins(copy.destination, versions, history.rows):
-            finding = f"{history.key}: the bucket holds another object of this key; it was left alone"
-            total += BatchOutcome(0, 0, (finding,))
+            total += BatchOutcome(0, 0, (taken(history.key),))
             continue
         rows = history.rows[: len(versions)]
         moved_versions: list[RestoredVersion] = [
@@ -72,12 +70,8 @@ def _versions_now(copy: ObjectCopy, history: History) -> Sequence[ObjectSummary]
     """Return what has become of a key since the batch was made, oldest first."""
     if copy.versions:
         return copy.destination.versions(history.key)[history.before :]
-    return _current(copy.destination, history.key)
-
-
-def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:
-    first = next(destination.list(prefix=key), None)
-    return [first] if first is not None and first.key == key else []
+    current = copy.destination.current(history.key)
+    return [] if current is None else [current]
 
 
 def answer_of(response: Json) -> BatchOutcome:

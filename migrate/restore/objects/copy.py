@@ -16,6 +16,8 @@ from msgspec import Struct, field
 from migrate.bundle.lease import Lease
 from migrate.bundle.object_index import ObjectRow
 from migrate.errors import (
+    AlreadyExistsError,
+    ChangedError,
     DamageError,
     GoneError,
     MoveoutError,
@@ -25,6 +27,7 @@ from migrate.errors import (
 )
 from migrate.restore.common.report import RestoredVersion
 from migrate.restore.objects.destination_terms import Terms, has_own_parts, in_parts
+from migrate.restore.objects.existing import begins, taken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import Store
@@ -132,8 +135,13 @@ class Writer(Struct, frozen=True):
                 else:
                     yield self.terms.describe(job.key, job.row), body
 
-        for written in self.destination.put_all(intact(), window_bytes=WINDOW_BYTES):
-            job = jobs[written.key]
+        only_new = self.terms.only_new
+        for first in self.destination.put_all(intact(), window_bytes=WINDOW_BYTES, only_new=only_new):
+            job = jobs[first.key]
+            written = self._look_again(job) if isinstance(first.error, ChangedError) else first
+            if written is None:
+                findings.append(taken(job.key))
+                continue
             if written.error is not None:
                 refused.append(refusal(self.destination, job, written.error))
                 continue
@@ -144,6 +152,17 @@ class Writer(Struct, frozen=True):
             size_bytes += job.row.size_bytes
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
         return BatchOutcome(items, size_bytes, tuple(findings), refused=tuple(refused))
+
+    def _look_again(self, job: ObjectWrite) -> Written | None:
+        """Return what became of an object whose key was taken when it came: it may have been written by an attempt
+        whose answer was lost. None where another object is there.
+        """
+        current = self.destination.current(job.key)
+        if current is None:  # some servers count a delete marker as an object
+            for _, body in self._members([job]):
+                if body is not None:
+                    return self.destination.put(self.terms.describe(job.key, job.row), body)
+        return Written(job.key) if current and begins(self.destination, [current], [job.row]) else None
 
     def upload(self, job: ObjectWrite, before: int | None = None) -> BatchOutcome:
         """Write one object in parts; ``before``: see ``Description``. Raises what stops the whole restore."""
@@ -156,12 +175,19 @@ class Writer(Struct, frozen=True):
             sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
             before_end=lambda _: self.check(),
+            only_new=self.terms.only_new,
         )
         try:
             with _LARGE_AT_ONCE:
                 uploaded = upload.run(partial(self._pieces, job), sha256=row.sha256)
         except DamageError as exc:
             return BatchOutcome(0, 0, (f"{job.key}: {exc}; not restored",))
+        except AlreadyExistsError:
+            current = self.destination.current(job.key)
+            if current is None or not begins(self.destination, [current], [row]):
+                return BatchOutcome(0, 0, (taken(job.key),))
+            self.progress.advance(items=1)
+            return BatchOutcome(1, row.size_bytes, ())
         except MoveoutError as exc:
             return BatchOutcome(0, 0, (), refused=(refusal(self.destination, job, exc),))
         if has_own and uploaded.info.etag != row.etag and not self.terms.encrypts:

@@ -37,11 +37,12 @@ REFUSED = "the destination makes no delete marker"
 
 class Terms(Refusals, frozen=True):
     """``encrypts``: the destination encrypts what it stores by its own default. ``snowball``: small objects are
-    written many at once, see ``tar_upload``.
+    written many at once, see ``tar_upload``. ``only_new``: others are written only where no object of their key is.
     """
 
     encrypts: bool = False
     snowball: bool = False
+    only_new: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod

@@ -66,6 +66,11 @@ class ExistingObjects:
         self._listed.close()
 
 
+def taken(key: str) -> str:
+    """Return the finding about a key at which the bucket holds something else."""
+    return f"{key}: the bucket holds another object of this key; it was left alone"
+
+
 def begins(
     destination: DestinationBucket, listed: Sequence[ObjectSummary], rows: Sequence[ObjectRow]
 ) -> bool:

@@ -44,7 +44,7 @@ from migrate.restore.objects.copy import (
     OpenObjectPool,
 )
 from migrate.restore.objects.destination_terms import STANDARD, Markers, Terms, has_odd_tags, is_of_concern
-from migrate.restore.objects.existing import ExistingObjects, why_current_only
+from migrate.restore.objects.existing import ExistingObjects, taken, why_current_only
 from migrate.restore.objects.lease import RestoreFolder, lease_of
 from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
@@ -186,6 +186,8 @@ class _Restore:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
                 terms = self._agree_on_terms(rows, plan, with_versions=with_versions, snowball=snowball)
+                # A server that has taken the lease knows the condition. A version that is added hides none for good.
+                terms = replace(terms, only_new=lease is not None and not with_versions)
                 self._progress.begin(
                     f"restore {self._source}",
                     items=plan.items,
@@ -343,7 +345,7 @@ def _survey(rows: _Histories, present: ExistingObjects, *, merge: bool) -> _Plan
         if present.earlier_versions(key, versions) is None:
             if not merge:
                 raise _not_empty(destination, key, "an object of that key with other content")
-            plan.findings.append(f"{key}: the bucket holds another object of this key; it was left alone")
+            plan.findings.append(taken(key))
     foreign = present.foreign()
     if foreign is not None:
         plan.extra = 1

@@ -172,12 +172,15 @@ class DestinationBucket:
         return digest.hexdigest()
 
     def put_all(
-        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
+        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int, only_new: bool = False
     ) -> Iterator[Written]:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
-        of them.
+        of them. ``only_new``: one whose key is taken is left alone, and gets a ``ChangedError``; so does one that was
+        written, and sent again since the answer was lost.
         """
-        jobs = (Job(described.key, put_request(described, body)) for described, body in objects)
+        jobs = (
+            Job(described.key, put_request(described, body, only_new=only_new)) for described, body in objects
+        )
         return map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
@@ -231,6 +234,11 @@ class DestinationBucket:
         if not self.holds(newest, _content(body)):
             return None
         return {**self.headers(described.key, newest.version_id), VERSION: newest.version_id}
+
+    def current(self, key: str) -> ObjectSummary | None:
+        """Return the current object of a key, None where there is none."""
+        first = next(self.list(prefix=key), None)
+        return first if first is not None and first.key == key else None
 
     def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
         """Yield what is there from one key to another, both included."""

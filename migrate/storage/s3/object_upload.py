@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from migrate.errors import (
+    AlreadyExistsError,
     DamagedOnTheWayError,
     DamageError,
     GoneError,
@@ -85,6 +86,8 @@ class PartsUpload(Struct):
     """The numbers of the parts, where not 1, 2, 3 …; a destination that refuses these gets 1, 2, 3 …."""
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[Sequence[UploadedPart]], None] = lambda _: None
+    only_new: bool = False
+    """Make no object where there is one of the key by then."""
     _counted: list[int] = field(default_factory=list)
     """The sizes of the parts that the progress has counted, by any thread."""
 
@@ -94,7 +97,8 @@ class PartsUpload(Struct):
         upload; cut otherwise, where it refuses the source's own parts.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
-        are refused again; otherwise what is there stays, to be continued.
+        are refused again, and ``AlreadyExistsError`` where ``only_new`` forbids it; otherwise what is there stays, to
+        be continued.
         """
         retrying = Retrying(self.destination.parts())
         earlier = self._find(retrying)
@@ -107,7 +111,14 @@ class PartsUpload(Struct):
             sizes = own_sizes or part_sizes(self.size_bytes, cut)
             parts = zip(numbers or count(1), pieces(sizes), strict=False)
             try:
-                written = self._send(retrying, upload, parts, sha256, may_refuse=bool(earlier or own_sizes))
+                written = self._send(
+                    retrying,
+                    upload,
+                    parts,
+                    sha256,
+                    may_refuse=bool(earlier or own_sizes),
+                    only_new=self.only_new and is_first,
+                )
                 if not earlier or self.named or self._drop_another(written.info):
                     return written
                 reason = ANOTHERS
@@ -190,8 +201,11 @@ class PartsUpload(Struct):
         sha256: str,
         *,
         may_refuse: bool,
+        only_new: bool,
     ) -> Uploaded:
-        """Send the parts that are not there, and make an object of all. Raises ``_RefusedError``."""
+        """Send the parts that are not there, and make an object of all. Raises ``_RefusedError``, and
+        ``AlreadyExistsError`` where there is one, though ``only_new`` forbids that.
+        """
         key = self.described.key
         sha256_hash = hashlib.sha256()
         sent: list[UploadedPart] = []
@@ -215,7 +229,7 @@ class PartsUpload(Struct):
             retrying.abort(key, upload.id)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
         sent.sort(key=lambda part: part.number)
-        self.before_end(sent)
+        self._check_end(retrying, upload, sent, only_new=only_new)
         by_number = {part.number: part for part in sent}
         # Of the parts in the order in which they were read: that is the object, however they are numbered.
         crc = combine((by_number[number].crc64nvme or 0, by_number[number].size_bytes) for number in numbers)
@@ -234,6 +248,16 @@ class PartsUpload(Struct):
                 raise
             raise _RefusedError(exc) from exc
         return Uploaded(info, sha256_hash.hexdigest(), crc)
+
+    def _check_end(
+        self, retrying: Retrying, upload: ResumableUpload, sent: Sequence[UploadedPart], *, only_new: bool
+    ) -> None:
+        """Raise where the object must not be made; ``AlreadyExistsError`` with nothing left of the upload."""
+        self.before_end(sent)
+        key = self.described.key
+        if only_new and self.destination.exists(key):
+            retrying.abort(key, upload.id)
+            raise AlreadyExistsError("there is an object of this key", about=key)
 
     def _completed_before(self, content: Content) -> FileInfo | None:
         """Return the object that a lost answer was about, None where the upload has become none. An older one may have

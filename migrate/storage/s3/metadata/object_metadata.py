@@ -55,8 +55,8 @@ def is_md5(etag: str) -> bool:
     return bool(_MD5.fullmatch(etag))
 
 
-def put_request(described: Description, body: bytes) -> Request:
-    """Return the request that writes an object whole, with its checksums."""
+def put_request(described: Description, body: bytes, *, only_new: bool = False) -> Request:
+    """Return the request that writes an object whole, with its checksums; ``only_new``: where none of that key is."""
     # Where the source keeps a checksum of the whole object, the destination keeps it too.
     own_checksum = _own_checksum(described.checksums)
     algorithm, checksum = own_checksum or ("crc64nvme", to_header(crc64nvme(body)))
@@ -65,6 +65,8 @@ def put_request(described: Description, body: bytes) -> Request:
         "Content-MD5": content_md5(body),
         f"x-amz-checksum-{algorithm}": checksum,
     }
+    if only_new:
+        headers["If-None-Match"] = "*"
     return Request("PutObject", "PUT", described.key, headers=headers, body=body)
 
 
