@@ -49,6 +49,7 @@ from migrate.cli.common.sources import (
     load_case,
     named_as_begun,
     open_sources,
+    recorded_sources,
     typed_sources,
     with_empty_allowed,
     with_follow,
@@ -322,8 +323,9 @@ def run_export(
         else:
             limits = options.limits or (case.limits if case else Limits())
             limits = replace(limits, deadline=case.deadline if case else None)
+            unlisted: Mapping[str, Endpoint] = {}
             if case is not None:
-                options = _with_case(session, case, endpoints, options)
+                options, unlisted = _with_case(session, case, location, endpoints, options)
             if cluster_machines is not None:
                 from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cluster_options``
 
@@ -332,7 +334,7 @@ def run_export(
             workers = session.workers(case, default=export_workers())
             progress = session.progress
             with open_sources(
-                endpoints, limits=limits, progress=progress, cancellation=cancellation
+                {**endpoints, **unlisted}, limits=limits, progress=progress, cancellation=cancellation
             ) as sources:
                 outcome = export(
                     sources,
@@ -378,16 +380,21 @@ def _unlisted(case: Case | None, stays: LeftBehind | None) -> Sequence[str]:
 def _with_case(
     session: Session,
     case: Case,
+    location: Endpoint,
     endpoints: Mapping[str, Endpoint],
     options: ExportOptions,
-) -> ExportOptions:
-    """Return the options with what the bundle says of its case, and of what stays on the case's servers."""
+) -> tuple[ExportOptions, Mapping[str, Endpoint]]:
+    """Return the options with what the bundle says of its case, and of what stays on the case's servers; and a source
+    for each server of which nothing leaves, because it could not be listed.
+    """
     from migrate.discover import left_behind  # noqa: PLC0415  it asks whole servers, for a case
 
     answers = left_behind.ask_case_servers(case, session.progress, session.listed)
     stays = left_behind.find_left_behind(case, endpoints, answers)
     deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
-    return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline))
+    recorded = [source.url for source in recorded_sources(location)]
+    unlisted = left_behind.unlisted_sources(case, endpoints, answers, recorded)
+    return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline)), unlisted
 
 
 def _signed(store: Store, signers: Sequence[Signer], case: Case | None) -> Sequence[SignatureFile]:

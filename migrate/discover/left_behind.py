@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from exporters.discovery import FoundSource
+from exporters.errors import SourceError, SourceItemError
 from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.case.model import Case, Endpoint
-from migrate.case.server_url import bare_server, covers, server_key
+from migrate.case.server_url import ANY, bare_server, covers, join, server_key
 from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
+from migrate.discover.source_names import source_name
 from migrate.engines import registry
 from migrate.runtime.progress import Progress
 
@@ -81,6 +85,38 @@ def unlisted_servers(case: Case, left_behind: LeftBehind | None) -> list[str]:
     rests = [rest.url for rest in left_behind.servers if rest.reason] if left_behind else []
     without = {bare_server(server.shown) for server in servers_without_sources(case, case.sources)}
     return [url for url in rests if url in without]
+
+
+def unlisted_sources(
+    case: Case, sources: Mapping[str, Endpoint], answers: Sequence[ServerAnswer], recorded: Collection[str]
+) -> dict[str, Endpoint]:
+    """Return a source for each server of a case of which nothing leaves because it did not answer: it cannot be opened,
+    so the bundle stays incomplete. ``recorded``: the URLs in the bundle so far. One of such a server stays until the
+    case says what of it leaves.
+    """
+    by_key = {server_key(answer.url): answer for answer in answers}
+    unlisted: dict[str, Endpoint] = {}
+    for server in servers_without_sources(case, case.sources):
+        all_of_it = replace(server, url=join(server.url, ANY))
+        error = _why_nothing_leaves(
+            by_key[server_key(server.url)], case.option, is_recorded=all_of_it.shown in recorded
+        )
+        if error is not None:
+            host = FoundSource(server.url, urlsplit(server.url).hostname or urlsplit(server.url).scheme)
+            unlisted[source_name(host, {*sources, *unlisted})] = replace(all_of_it, error=error)
+    return unlisted
+
+
+def _why_nothing_leaves(answer: ServerAnswer, case_option: str, *, is_recorded: bool) -> SourceError | None:
+    if answer.discovery is None:
+        return answer.error if isinstance(answer.error, SourceError) else None
+    if not is_recorded or not answer.discovery.sources:
+        return None
+    return SourceItemError(
+        "it answers now, and nothing of it is in the case file",
+        about=answer.url,
+        next_step=f"moveout discover {case_option} adds what it holds; then run the same command again",
+    )
 
 
 def _rest_of(

@@ -213,7 +213,8 @@ def _outcome_of_kept(run: ExportRun, broken: Sequence[BrokenSource]) -> ExportOu
     """Return the outcome of an export that added nothing to the incomplete bundle, which stays as it is."""
     info = bundle_json.read_sealed(run.store)
     assert info is not None, "its seal stands"
-    return replace(outcome_of_sealed(run.store, info), broken=broken)
+    left_behind = run.options.left_behind or info.left_behind
+    return replace(outcome_of_sealed(run.store, info), broken=broken, left_behind=left_behind)
 
 
 def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[BrokenSource]) -> ExportOutcome:

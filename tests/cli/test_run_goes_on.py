@@ -249,6 +249,11 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
     assert (status.code, f"NOTHING of {server} is out" in status.out) == (3, True), status.out
     assert call("status", "-c", case, "--json").json["result"]["unlisted"] == [server]
 
+    case.write_text(case.read_text().replace(server, "postgresql://other@127.0.0.1:1"))
+    moved = call("run", "-c", case, "--json")
+    assert any("NOTHING of postgresql://other@127" in s for s in moved.json["result"]["sentences"]), moved
+    case.write_text(case.read_text().replace("postgresql://other@127.0.0.1:1", server))
+
     corrected = call("run", "-c", case_without(case, server))
     assert (corrected.code, server in corrected.out) == (0, False), corrected.out
 
@@ -256,6 +261,30 @@ def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path)
     assert server not in call("doctor", "-c", case).out
     assert call("run", "-c", case).code == 0
     assert call("status", "-c", case).code == 0
+
+
+def test_a_server_that_answers_after_all_leaves_in_the_same_bundle(case, tmp_path):
+    """What it holds comes into the bundle, also where a run asks it before it is discovered."""
+    later = tmp_path / "later"
+    case.write_text(
+        f"{CASE.format(deadline='2099-01-01T00:00:00Z')}{MOVE.format(name='one', folder=tmp_path, new='new')}"
+        f'[[server]]\nurl = "sqlite://{later}"\n'
+    )
+    assert call("run", "-c", case).code == 3
+    assert "INCOMPLETE" in call("status", "-c", case).out
+    later.mkdir()
+    make_file(later / "two.db")
+    asked = call("run", "-c", case)
+    words = " ".join(asked.out.split())
+    assert (asked.code, "it answers now, and nothing of it is in the case file" in words) == (3, True), words
+    assert f"moveout discover -c {case} adds what it holds" in words
+    assert call("discover", "-c", case).code == 0
+    case.write_text(case.read_text().replace('to = ""', f'to = "sqlite://{tmp_path}/new"'))
+    last = call("run", "-c", case)
+    assert (last.code, "Up on the new host: both sources." in last.out) == (0, True), last.out
+    assert (tmp_path / "new/two.db").exists()
+    status = call("status", "-c", case)
+    assert (status.code, "a sealed bundle, complete" in status.out) == (0, True), status.out
 
 
 def case_without(case, server):

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.findings import Finding, only_extra
+from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer
@@ -100,6 +101,7 @@ def summary_of(state: MoveState, followed: FollowedMove) -> MoveSummary:
             lines[stage] = {**lines[stage], left_out.name: left_out_line(left_out.name)}
     is_sent = case.transfer_to is None or (state.is_sent and not state.copy_problem)
     up, follow = answers.get("restore"), answers.get(FOLLOW)
+    left_behind = still_unlisted(case, _left_behind(answers.get("export"), seal)) if seal else None
     return MoveSummary(
         expected["exported"],
         expected,
@@ -116,13 +118,18 @@ def summary_of(state: MoveState, followed: FollowedMove) -> MoveSummary:
         unfilled=_without(
             state.unfilled, [name for name, line in state.absent.items() if line.word == LEFT_OUT]
         ),
-        left_behind=still_unlisted(case, seal.left_behind) if seal else None,
+        left_behind=left_behind,
         case_option=case.option,
         read_at=_read_at(case, followed, seal) if seal else None,
         later_commands=_later_commands(case, followed, lines["restored"]),
-        unlisted=unlisted_servers(case, seal.left_behind if seal else None),
+        unlisted=unlisted_servers(case, left_behind),
         follow_sentence=followed.sentence(follow if isinstance(follow, Followed) else None),
     )
+
+
+def _left_behind(exported: Answer | None, seal: BundleInfo) -> LeftBehind | None:
+    """Return what stays on the servers, by the export of this run, else by the bundle."""
+    return exported.outcome.left_behind if isinstance(exported, Exported) else seal.left_behind
 
 
 def _without(unfilled: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -170,8 +170,8 @@ class MoveSummary(Struct, frozen=True):
 
     @property
     def all_out(self) -> bool:
-        """Whether each source is out, or was left out on purpose."""
-        return all(
+        """Whether each source is out, or was left out on purpose, and each server could be listed."""
+        return not self.unlisted and all(
             self._word("exported", source) in {"yes", LEFT_OUT} for source in self.expected["exported"]
         )
 
@@ -308,7 +308,7 @@ class MoveResult(Struct, frozen=True):
         codes = {name: code for name, code in last.items() if code}
         if not codes:
             summary = self.summary
-            lacks = summary.unfilled or summary.copy_problem or summary.unlisted or not summary.all_out
+            lacks = summary.unfilled or summary.copy_problem or not summary.all_out
             return IncompleteError.exit_code if lacks else OK
         if not self.summary.location:
             return next(iter(codes.values()))
