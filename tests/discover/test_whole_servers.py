@@ -155,7 +155,7 @@ advice = "export it to S3"
     page = (tmp_path / "bundle" / "REPORT.html").read_text()
     for text in (also_my, "a copy of &lt;app&gt;", "DynamoDB table", "sessions", "export it to S3"):
         assert text in page
-    assert call("verify", tmp_path / "bundle").code == 0
+    assert call("verify", tmp_path / "bundle").code == 3
     assert also_my in call("run", "-c", case, "--json").json["result"]["sentences"]
 
 
