@@ -5,7 +5,7 @@ work that are done whole or not at all. Units are exported by several threads at
 crash. That is safe because ids are deterministic, and because a unit's outcome depends on nothing but the unit and the
 snapshot.
 
-The export gives a source two locations to write. ``Sink``: files of the bundle, recorded with size and SHA-256 in
+The export gives a source two things to write to. ``Sink``: files of the bundle, recorded with size and SHA-256 in
 the unit's commit record. ``Workspace``: what the source must remember to go on after a crash (its plan, its
 inventory); it lies at the location too, and is gone after the seal.
 """

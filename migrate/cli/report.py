@@ -53,7 +53,7 @@ class Reported(Struct, frozen=True):
     complete: bool = True
     """Whether the bundle says of itself that it is."""
     missing: str = ""
-    """Why the page is not about the place that the case has last."""
+    """Why the page is not about the location that the case has last."""
 
     @property
     def exit_code(self) -> int:

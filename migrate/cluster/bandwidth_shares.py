@@ -50,8 +50,8 @@ def divide(rate: float, uses: Mapping[str, Use | None]) -> dict[str, float]:
     }
     parts: dict[str, float] = {}
     left = rate
-    for location, (name, wished_rate) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
-        parts[name] = min(wished_rate, left / (len(wishes) - location))
+    for served, (name, wished_rate) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
+        parts[name] = min(wished_rate, left / (len(wishes) - served))
         left -= parts[name]
     return parts
 

@@ -534,12 +534,13 @@ def _is_same(document: Document, certificate: Document) -> bool:
 
 
 def _origins(log: custody_log.Log, location: str, erasing: CustodyEvent) -> list[str]:
-    """Return a sentence for each place that the bundle was transferred from: by the log alone, it lies there still."""
+    """Return a sentence for each location that the bundle came from: by the log alone, it lies there still."""
     here = {location, str(erasing.details.get("begun_at", location))}
     transfers = [entry for name in here for entry in log.at(name, "transferred")]
-    places = {entry.what.details.get("from") for entry in transfers} - {None}
+    origins = {entry.what.details.get("from") for entry in transfers} - {None}
     return [
-        f"The bundle at {place}, from which this one was transferred." for place in sorted(map(str, places))
+        f"The bundle at {origin}, from which this one was transferred."
+        for origin in sorted(map(str, origins))
     ]
 
 

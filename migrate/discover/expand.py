@@ -214,13 +214,13 @@ def expand_destinations(
 
 
 def _refuse_one_for_two(destinations: Mapping[str, Endpoint]) -> None:
-    """Raise ``UsageError`` where two sources would come to one place."""
+    """Raise ``UsageError`` where two sources would come to one destination."""
     names: dict[str, str] = {}
     for name, endpoint in destinations.items():
         if (other := names.setdefault(endpoint.url, name)) != name:
             raise UsageError(
                 f"{other} and {name} would both come to {endpoint.shown}",
-                next_step=f"name another place for one of them: {name}=URL",
+                next_step=f"name another destination for one of them: {name}=URL",
             )
 
 
@@ -232,14 +232,14 @@ def _is_of_pattern(source: SourceName, name: str, endpoint: Endpoint) -> bool:
 
 
 def _placed(endpoint: Endpoint, name: str) -> Endpoint:
-    """Return the place of a name on a server, or where a pattern of destinations puts it."""
+    """Return the destination of a name on a server, or where a pattern of destinations puts it."""
     pattern = pattern_of(endpoint.url)
     return replace(endpoint, url=join(endpoint.url, pattern.replace(ANY, name, 1)), create=True)
 
 
 def _moved(old: str, new: Endpoint, urls: Sequence[str]) -> Endpoint:
-    """Return the place on the new server of what one of the URLs names on the old one. A single file is no server: it
-    comes to the new address itself, or into the directory that is there.
+    """Return the destination on the new server of what one of the URLs names on the old one. A single file is no
+    server: it comes to the new address itself, or into the directory that is there.
     """
     name = next((name for url in urls if (name := name_on(old, url))), None)
     if name is None and not Path(path_of(urlsplit(new.url).path)).is_dir():

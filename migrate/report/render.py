@@ -45,7 +45,7 @@ def get_template(template: str) -> jinja2.Template:
 @functools.cache
 def environment() -> jinja2.Environment:
     """Return the templates with their filters."""
-    from migrate.report.environment import open_templates  # noqa: PLC0415  jinja2 is imported by who writes a page
+    from migrate.report.template_cache import open_templates  # noqa: PLC0415  jinja2 is imported by who writes a page
 
     filters: Mapping[str, Callable[..., object]] = {
         "name": name,
@@ -96,8 +96,8 @@ def _area(pace: Pace, width: int, height: int) -> str:
     """Return the corners of a polygon: bytes by time, in steps."""
     largest = max(pace.size_bytes, default=0) or 1
     step = width / max(len(pace.size_bytes), 1)
-    positions = [f"0,{height}"]
-    for location, size in enumerate(pace.size_bytes):
+    corners = [f"0,{height}"]
+    for number, size in enumerate(pace.size_bytes):
         top = height - size / largest * (height - 4)
-        positions += [f"{location * step:.1f},{top:.1f}", f"{(location + 1) * step:.1f},{top:.1f}"]
-    return " ".join([*positions, f"{width},{height}"])
+        corners += [f"{number * step:.1f},{top:.1f}", f"{(number + 1) * step:.1f},{top:.1f}"]
+    return " ".join([*corners, f"{width},{height}"])

@@ -80,11 +80,11 @@ def read_restore_records(stores: Sequence[Store]) -> list[RestoreRecord]:
 
 def newest(records: Iterable[RestoreRecord]) -> list[RestoreRecord]:
     """Return the newest record of each source and destination, by their names."""
-    by_place = {
+    by_ends = {
         (record.source, record.destination): record
         for record in sorted(records, key=lambda record: record.at)
     }
-    return [by_place[place] for place in sorted(by_place)]
+    return [by_ends[ends] for ends in sorted(by_ends)]
 
 
 def _read(store: Store, key: str) -> RestoreRecord:

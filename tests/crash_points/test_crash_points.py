@@ -39,7 +39,7 @@ import_once(
     "migrate.engines.postgres",
     "migrate.engines.s3",
     "migrate.engines.sqlite",
-    "migrate.report.environment",
+    "migrate.report.template_cache",
     *(f"migrate.cli.{module}" for module, _ in VERBS.values()),
 )
 

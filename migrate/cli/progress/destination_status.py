@@ -83,13 +83,13 @@ def destination_statuses(
     attempts in vain before the source came up elsewhere: their addresses were wrong, or given up.
     """
     sealed = {export.bundle_id for export in exports if export.state in {"complete", "incomplete"}}
-    by_place = {(record.source, record.destination): record for record in records}
+    by_ends = {(record.source, record.destination): record for record in records}
     came_up = {
         record.source: record.at for record in sorted(records, key=lambda each: each.at) if record.is_up
     }
-    places = [
-        place
-        for place, record in by_place.items()
+    ends = [
+        pair
+        for pair, record in by_ends.items()
         if record.result != FAILED or record.at > came_up.get(record.source, "")
     ]
     if case is not None:
@@ -98,14 +98,14 @@ def destination_statuses(
         with suppress(UsageError):  # the restore says it
             names = [SourceName(name, url) for name, url in sources.items()]
             destinations = expand_destinations(names, case.destinations, case)
-        places = [
+        ends = [
             (name, endpoint.shown) for name, endpoint in destinations.endpoints.items() if name in sources
         ]
-        places += [(name, "") for names in destinations.unfilled.values() for name in names]
+        ends += [(name, "") for names in destinations.unfilled.values() for name in names]
     return [
         DestinationStatus(source, url, record, record is None or not sealed or record.bundle in sealed)
-        for source, url in places
-        for record in [by_place.get((source, url))]
+        for source, url in ends
+        for record in [by_ends.get((source, url))]
     ]
 
 

@@ -286,12 +286,12 @@ def _write_entries(connection: sqlite3.Connection, entries: Sequence[SchemaEntry
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
     rows = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
     # A statement for each name would search the table from its start.
-    locations = {(kind, name): location for location, kind, name in rows}
+    rowids = {(kind, name): rowid for rowid, kind, name in rows}
     for entry in entries:
-        if (location := locations.get((entry.type, entry.name))) is not None:
+        if (rowid := rowids.get((entry.type, entry.name))) is not None:
             connection.execute(
                 "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE rowid = ?",
-                (entry.number, entry.sql, location),
+                (entry.number, entry.sql, rowid),
             )
         elif entry.type in {"view", "trigger"} or is_virtual(entry):
             connection.execute(

@@ -308,7 +308,7 @@ class StepRunner:
 def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep], most: int) -> list[PostDataStep]:
     """Take the first step that can be made now, and light steps behind a light step, ``most`` in all."""
     locked = LockedTables.of(running)
-    begin = next((location for location, step in enumerate(waiting) if step.fits(locked)), len(waiting))
+    begin = next((number for number, step in enumerate(waiting) if step.fits(locked)), len(waiting))
     end = begin + 1
     if begin < len(waiting) and waiting[begin].is_light:
         while end < min(begin + most, len(waiting)) and waiting[end].is_light and waiting[end].fits(locked):

@@ -1,5 +1,5 @@
-"""The environment of templates. Compiled templates are kept where Python keeps its compiled modules: to compile them
-takes longer than to fill them.
+"""Opens templates. Compiled ones are kept where Python keeps its compiled modules: to compile a template takes longer
+than to fill it.
 """
 
 from __future__ import annotations

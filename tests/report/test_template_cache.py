@@ -5,7 +5,7 @@ import sys
 import jinja2
 import pytest
 
-from migrate.report.environment import TemplateCache
+from migrate.report.template_cache import TemplateCache
 
 OPTIONS = {"trim_blocks": True}
 
