@@ -30,12 +30,12 @@ def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
     """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its
     spec names shard, first row and number of rows. What is excluded is a unit for each shard, which only names it.
     """
-    destination = pack_bytes(inventory.totals)
+    full_bytes = pack_bytes(inventory.totals)
     number = 0
     for shard in range(inventory.totals.shards):
         table = inventory.shard(shard)
         sizes = inventory.sizes(shard)
-        for start, end in runs(sizes, destination):
+        for start, end in runs(sizes, full_bytes):
             small = [size for size in sizes[start:end] if size is not None and size <= SMALL_BYTES]
             spec = {"shard": shard, "start": start, "rows": end - start, "number": number}
             yield Unit(f"packs/{number:06d}", len(small), sum(small), spec)

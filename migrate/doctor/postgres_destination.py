@@ -203,8 +203,8 @@ def _rights(destination: _Destination) -> Iterator[Finding]:
 
 
 def _contents(destination: _Destination) -> Iterator[Finding]:
-    target = PostgresDestination(destination.address, destination.connection)
-    if (thing := content(target)) and read_state(target) is None:
+    restored = PostgresDestination(destination.address, destination.connection)
+    if (thing := content(restored)) and read_state(restored) is None:
         advice = Fix("advice", "name an empty database, or restore with --merge")
         problem = f"it is not empty: it holds the {thing}"
         yield Finding("blocks", "contents", destination.database, problem, "A restore refuses it.", advice)

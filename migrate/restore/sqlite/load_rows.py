@@ -68,23 +68,15 @@ def bring_rows(
     entries = [entry for entry in job.entries if entry.type == "table" and entry.name in tables]
     definitions = {entry.name: entry.sql or "" for entry in entries}
     made = {**definitions, **changed} if run.selection.definitions else {}
-    targets = {name: _Target(table, made.get(name, "")) for name, table in tables.items()}
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
     rows = run.begin_rows(parts, read_done(connection))
-    damaged = _write_parts(run.reader, connection, targets, rows.parts, rows.advance)
+    damaged = _PartWriter(run.reader, connection, tables, made).write_all(rows.parts, rows.advance)
     written = rows.end()
     present = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
     for name in made or changed:
         if present.get(name) != definitions[name]:
             set_definition(connection, name, definitions[name])
     return written, damaged
-
-
-class _Target(Struct, frozen=True):
-    """A table that gets rows. ``made_by``: its definition, where this restore has made it; else ""."""
-
-    table: SqliteTable
-    made_by: str
 
 
 def _without_uncomputed(
@@ -104,98 +96,94 @@ def _without_uncomputed(
     return definitions
 
 
-def _write_parts(
-    reader: BundleReader,
-    connection: sqlite3.Connection,
-    targets: Mapping[str, _Target],
-    parts: Sequence[PartFile],
-    advance: Advance,
-) -> list[str]:
-    """Insert every part and mark it as done in the same transaction; return findings about those that cannot be read,
-    which are not marked: a later run tries them again.
-    """
-    rows = size_bytes = 0
-    damaged: list[str] = []
-    connection.execute("BEGIN IMMEDIATE")
-    for part in parts:
-        if part.table.name not in targets:
-            raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
-        shown = AttemptProgress(advance)
-        connection.execute("SAVEPOINT part")
+class _PartWriter(Struct, frozen=True):
+    """Inserts the parts of ``tables``. ``made``: the definitions of those that this restore has made; both by name."""
+
+    reader: BundleReader
+    connection: sqlite3.Connection
+    tables: Mapping[str, SqliteTable]
+    made: Mapping[str, str]
+
+    def write_all(self, parts: Sequence[PartFile], advance: Advance) -> list[str]:
+        """Insert every part and mark it as done in the same transaction; return findings about those that cannot be
+        read, which are not marked: a later run tries them again.
+        """
+        connection = self.connection
+        rows = size_bytes = 0
+        damaged: list[str] = []
+        connection.execute("BEGIN IMMEDIATE")
+        for part in parts:
+            if part.table.name not in self.tables:
+                raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
+            shown = AttemptProgress(advance)
+            connection.execute("SAVEPOINT part")
+            try:
+                self._write(part, shown)
+            except DamageError as exc:
+                connection.execute("ROLLBACK TO part")
+                shown.take_back()
+                damaged.append(missing_rows(label(SCHEMA, part.table.name), part, exc))
+            connection.execute("RELEASE part")
+            rows += part.rows
+            size_bytes += part.size_bytes
+            if rows >= COMMIT_ROWS or size_bytes >= COMMIT_BYTES:
+                with durable("restore.sqlite.rows"):
+                    connection.execute("COMMIT")
+                connection.execute("BEGIN IMMEDIATE")
+                rows = size_bytes = 0
+        with durable("restore.sqlite.last_rows"):
+            connection.execute("COMMIT")
+        return damaged
+
+    def _write(self, part: PartFile, shown: AttemptProgress) -> None:
+        """Insert a part. Where its table refuses a row, it gets a definition that requires less, if this restore has
+        made it; rows that are refused even so, as the second of one key, are left out.
+        """
+        connection, name, refused = self.connection, part.table.name, list[str]()
+        # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
+        if part.first and (is_own(name) or part.table.details.get("shadow_of")):
+            connection.execute(f"DELETE FROM {quote_name(name)}")
+        connection.execute("SAVEPOINT rows_of_part")
         try:
-            _write_part(reader, connection, targets[part.table.name], part, shown)
-        except DamageError as exc:
-            connection.execute("ROLLBACK TO part")
+            self._insert(part, shown)
+        except sqlite3.IntegrityError:
+            connection.execute("ROLLBACK TO rows_of_part")
             shown.take_back()
-            damaged.append(missing_rows(label(SCHEMA, part.table.name), part, exc))
-        connection.execute("RELEASE part")
-        rows += part.rows
-        size_bytes += part.size_bytes
-        if rows >= COMMIT_ROWS or size_bytes >= COMMIT_BYTES:
-            with durable("restore.sqlite.rows"):
-                connection.execute("COMMIT")
-            connection.execute("BEGIN IMMEDIATE")
-            rows = size_bytes = 0
-    with durable("restore.sqlite.last_rows"):
-        connection.execute("COMMIT")
-    return damaged
+            if made_by := self.made.get(name):
+                set_definition(connection, name, without_requirements(made_by))
+            self._insert(part, shown, refused)
+        connection.execute("RELEASE rows_of_part")
+        sentence = f"{label(SCHEMA, name)}: {len(refused)} of {part.rows} rows in {part.key} were refused: "
+        mark_done(connection, part.name, sentence + refused[0] if refused else None)
 
-
-def _write_part(
-    reader: BundleReader,
-    connection: sqlite3.Connection,
-    target: _Target,
-    part: PartFile,
-    shown: AttemptProgress,
-) -> None:
-    """Insert a part. Where its table refuses a row, it gets a definition that requires less, if this restore has made
-    it; rows that are refused even so, as the second of one key, are left out.
-    """
-    name, refused = part.table.name, list[str]()
-    # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
-    if part.first and (is_own(name) or part.table.details.get("shadow_of")):
-        connection.execute(f"DELETE FROM {quote_name(name)}")
-    connection.execute("SAVEPOINT rows_of_part")
-    try:
-        _write(reader, connection, target.table, part, shown, None)
-    except sqlite3.IntegrityError:
-        connection.execute("ROLLBACK TO rows_of_part")
-        shown.take_back()
-        if target.made_by:
-            set_definition(connection, name, without_requirements(target.made_by))
-        _write(reader, connection, target.table, part, shown, refused)
-    connection.execute("RELEASE rows_of_part")
-    sentence = f"{label(SCHEMA, name)}: {len(refused)} of {part.rows} rows in {part.key} were refused: "
-    mark_done(connection, part.name, sentence + refused[0] if refused else None)
-
-
-def _write(
-    reader: BundleReader,
-    connection: sqlite3.Connection,
-    table: SqliteTable,
-    part: PartFile,
-    shown: AttemptProgress,
-    refused: list[str] | None,
-) -> None:
-    """Insert the rows of a part. With ``refused``, that gets the reason of each that SQLite does not take."""
-    there = {column.name.lower() for column in table.columns}
-    with reader.open(part.key) as file:
-        for rows in readable(part, read_part(file)):
-            is_stored = [not generated for generated in rows.shown.generated]
-            names = list(compress(rows.shown.names, is_stored))
-            if unknown := [name for name in names if name is not None and name.lower() not in there]:
-                raise damage(part, ValueError(f"{label(SCHEMA, table.name)} has no column {unknown[0]!r}"))
-            if isinstance(rows, PartLong):
-                cells = list(compress(rows.row.cells, is_stored))
-                with _refusing(connection, refused):
-                    write_long(connection, table, names, cells)
-            else:
-                columns = list(compress(rows.columns, is_stored))
-                try:
-                    insert_rows(connection, table, names, columns, refused)
-                except (sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, OverflowError) as exc:
-                    raise damage(part, exc) from exc  # values of a type that SQLite does not have
-            shown.add(part, rows.rows)
+    def _insert(self, part: PartFile, shown: AttemptProgress, refused: list[str] | None = None) -> None:
+        """Insert the rows of a part. With ``refused``, that gets the reason of each that SQLite does not take."""
+        connection, table = self.connection, self.tables[part.table.name]
+        there = {column.name.lower() for column in table.columns}
+        with self.reader.open(part.key) as file:
+            for rows in readable(part, read_part(file)):
+                is_stored = [not generated for generated in rows.shown.generated]
+                names = list(compress(rows.shown.names, is_stored))
+                if unknown := [name for name in names if name is not None and name.lower() not in there]:
+                    raise damage(
+                        part, ValueError(f"{label(SCHEMA, table.name)} has no column {unknown[0]!r}")
+                    )
+                if isinstance(rows, PartLong):
+                    cells = list(compress(rows.row.cells, is_stored))
+                    with _refusing(connection, refused):
+                        write_long(connection, table, names, cells)
+                else:
+                    columns = list(compress(rows.columns, is_stored))
+                    try:
+                        insert_rows(connection, table, names, columns, refused)
+                    except (
+                        sqlite3.InterfaceError,
+                        sqlite3.ProgrammingError,
+                        ValueError,
+                        OverflowError,
+                    ) as exc:
+                        raise damage(part, exc) from exc  # values of a type that SQLite does not have
+                shown.add(part, rows.rows)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def killed_export(path: Path, location: Path, *, after: int) -> set[str]:
 def stopping_restore(location: Path, destination: Path, marker: Path, count: int) -> None:
     """Restore row by row. Stop after ``count`` parts, and statements after the rows; tell so by a file."""
     sqlite_rows.COMMIT_ROWS = 1
-    write, complete, steps = sqlite_rows._write, sqlite_restore._complete, []
+    insert, complete, steps = sqlite_rows._PartWriter._insert, sqlite_restore._complete, []
 
     def step(*_):
         if len(steps) == count:
@@ -100,15 +100,15 @@ def stopping_restore(location: Path, destination: Path, marker: Path, count: int
             time.sleep(60)
         steps.append(1)
 
-    def slow_write(*args):
+    def slow_insert(*args):
         step()
-        write(*args)
+        insert(*args)
 
     def slow_complete(job, connection, notes):
         connection.set_trace_callback(step)
         return complete(job, connection, notes)
 
-    sqlite_rows._write, sqlite_restore._complete = slow_write, slow_complete
+    sqlite_rows._PartWriter._insert, sqlite_restore._complete = slow_insert, slow_complete
     restore_file(location, destination)
 
 
@@ -242,8 +242,10 @@ def test_a_restore_that_was_killed_goes_on(big, tmp_path, count, monkeypatch):
     assert export_file(big, location).complete
     kill_when(marker.exists, stopping_restore, location, destination, marker, count)
     written: list[str] = []
-    real = sqlite_rows._write
-    monkeypatch.setattr(sqlite_rows, "_write", lambda *args: (written.append(args[3].name), real(*args)))
+    real = sqlite_rows._PartWriter._insert
+    monkeypatch.setattr(
+        sqlite_rows._PartWriter, "_insert", lambda *args: (written.append(args[1].name), real(*args))
+    )
     outcome = restore_file(location, destination)
     assert outcome.findings == ()
     assert len(written) == len(set(written))

@@ -201,10 +201,10 @@ class _Remainder(Struct):
             writing = f"COPY {table.label}{f' ({columns})' if columns else ''} FROM STDIN"
             with (
                 self.reader.cursor().copy(reading.encode()) as rows,
-                self.writer.cursor().copy(writing.encode()) as target,
+                self.writer.cursor().copy(writing.encode()) as written,
             ):
                 for data in rows:
-                    target.write(data)
+                    written.write(data)
 
     def _empty(self, table: PostgresTable) -> None:
         """Remove all rows. Where a publication of the application came along, a table without replica identity refuses
