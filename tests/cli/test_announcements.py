@@ -24,7 +24,7 @@ from migrate.cli import status as status_command
 from migrate.cli.progress import status_server
 from migrate.cli.progress.notifier import is_late
 from migrate.cli.progress.status_page_file import shown_state
-from migrate.cli.status import LocationStatus, Status, page_of
+from migrate.cli.progress.status_view import LocationStatus, Status, page_of
 from migrate.errors import INTERRUPTED
 from migrate.export.status import ExportStatus, SourceStatus
 from migrate.progress.state import ProgressState, TaskProgress

@@ -17,7 +17,7 @@ from migrate.case.model import Rank
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
 from migrate.cli.export import _next_steps
-from migrate.cli.status import LocationStatus, Status, page_of
+from migrate.cli.progress.status_view import LocationStatus, Status, page_of
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import local_moment_words
