@@ -16,6 +16,7 @@ import pytest
 from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
 from migrate.custody import documents, erase, location_files, receipt
+from migrate.custody.erasure_objections import check_holds, check_releases, objections, removable
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
@@ -65,13 +66,17 @@ def answers(url) -> bool:
         return False
 
 
+def is_begun(store) -> bool:
+    return erase.begun_here(store, custody_log.read(store)) is not None
+
+
 def do(store, object_lock, signer, **more):
     return erase.erase(store, object_lock, signer, workers=2, progress=Silent(), **more)
 
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
     object_lock = open_object_lock(kept.location)
-    reasons = speaks_against(kept, erase.removable(object_lock), [], [provider.public])
+    reasons = speaks_against(kept, removable(object_lock), [], [provider.public])
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
         do(kept, object_lock, provider, reasons=reasons)
@@ -84,22 +89,22 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
     object_lock = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
-    assert speaks_against(kept, erase.removable(object_lock), [], [provider.public]) == [
+    assert speaks_against(kept, removable(object_lock), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     other = CustodyEvent("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
-    assert speaks_against(kept, erase.removable(object_lock), [], [provider.public]) == [
+    assert speaks_against(kept, removable(object_lock), [], [provider.public]) == [
         "its receipt names damage: 1 findings"
     ]
     sign_receipt(kept, provider, customer)
-    assert speaks_against(kept, erase.removable(object_lock), [], [provider.public]) == []
+    assert speaks_against(kept, removable(object_lock), [], [provider.public]) == []
 
 
 @pytest.mark.parametrize("level", ["quick", "complete"])
 def test_a_receipt_for_which_not_every_byte_was_read_is_none(kept, provider, customer, level):
     """Names and sizes may be right and the bytes wrong: what is erased is then the only whole copy."""
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     sign_receipt(kept, provider, customer, level=level)
     (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert f"is of level {level}" in reason
@@ -112,7 +117,7 @@ def test_a_receipt_for_which_not_every_byte_was_read_is_none(kept, provider, cus
 
 def test_of_receipts_for_one_location_the_newest_counts(kept, provider, customer, ticking, tmp_path):
     """A copy may be damaged after it was received, and be mended after that."""
-    versions, damage = erase.removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
+    versions, damage = removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     refused = ["its receipt names damage: 1 findings"]
     for findings, reasons in (([], []), (damage, refused), ([], []), (damage, refused)):
@@ -129,7 +134,7 @@ def test_a_clock_that_was_set_back_at_the_receiver_hides_no_damage(
     kept, provider, customer, tmp_path, monkeypatch
 ):
     """Its receipt is dated before the one that says that all was well; the log there was longer."""
-    versions, damage = erase.removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
+    versions, damage = removable(open_object_lock(kept.location)), [Finding("data/a", "is missing")]
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     now, make = datetime.now(UTC), documents.make
     for findings, days, reasons in (
@@ -146,7 +151,7 @@ def test_a_clock_that_was_set_back_at_the_receiver_hides_no_damage(
 
 def test_a_receipt_for_what_is_erased_shows_no_other_copy(kept, provider, customer):
     """Who only read it at the provider's has nothing in hand."""
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [customer])
     (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert f"its receipt is for {kept.location} itself, and shows no other copy" in reason
@@ -170,7 +175,7 @@ def test_two_machines_that_have_the_bundle_under_one_path_are_two_copies(
     aside.rename(here)
     receipt.acknowledge(kept, document, documents.signatures_of(document, [customer]), provider)
     assert document.value["location"] == kept.location
-    assert speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
+    assert speaks_against(kept, removable(open_object_lock(kept.location)), [], [provider.public]) == []
     verified = call("custody", "verify", kept.location)
     assert verified.code == 0, verified.out
 
@@ -180,7 +185,7 @@ def test_one_copy_under_two_names_is_one_copy(kept, provider, customer, make_key
     (tmp_path / "mount").symlink_to(kept.location.removeprefix("file://"))
     mounted, versions = (
         open_location(str(tmp_path / "mount")),
-        erase.removable(open_object_lock(kept.location)),
+        removable(open_object_lock(kept.location)),
     )
     words = ("receive", mounted.location, "--key", make_key.path_of("customer"))
     assert call(*words, "--to", tmp_path / "mail").code == 0
@@ -193,14 +198,12 @@ def test_one_copy_under_two_names_is_one_copy(kept, provider, customer, make_key
     later = open_location(str(tmp_path / "later"))
     transfer(mounted, later, workers=2, progress=Silent())
     record_transfer(mounted, later, provider, {})  # there the receipt is for another copy
-    assert (
-        speaks_against(later, erase.removable(open_object_lock(later.location)), [], [provider.public]) == []
-    )
+    assert speaks_against(later, removable(open_object_lock(later.location)), [], [provider.public]) == []
 
 
 def test_who_could_only_read_shows_no_copy_by_another_name(kept, provider, customer):
     """Whether a copy that was read is the one that is erased, nobody can tell."""
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     damage = [Finding("data/a", "is missing")]
     for findings, words in (([], "could only read"), (damage, "names damage"), ([], "names damage")):
         checked = receipt.Checked("full", 3, 100, findings)
@@ -214,7 +217,7 @@ def test_who_could_only_read_shows_no_copy_by_another_name(kept, provider, custo
 
 def test_ones_own_receipt_is_none(kept, provider, customer):
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider])
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     assert speaks_against(kept, versions, [], [provider.public]) == [
         "nobody but you has signed a receipt for it"
     ]
@@ -225,7 +228,7 @@ def test_ones_own_receipt_is_none(kept, provider, customer):
 
 def test_a_second_key_of_who_erases_is_no_other_party(kept, provider, customer, make_key, tmp_path):
     """Named for the erasure, in one receipt with the first one, or listed under the same name."""
-    spare, versions = make_key("spare"), erase.removable(open_object_lock(kept.location))
+    spare, versions = make_key("spare"), removable(open_object_lock(kept.location))
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [provider, spare])
     unlisted = ["nobody but you has signed a receipt for it"]
     assert speaks_against(kept, versions, [], [provider.public, spare.public]) == unlisted
@@ -244,7 +247,7 @@ def test_a_second_key_of_who_erases_is_no_other_party(kept, provider, customer, 
 @pytest.mark.parametrize("also", ["acme", "host", "legal,host"])
 def test_a_key_that_the_list_has_under_two_names_is_no_other_party(kept, provider, make_key, tmp_path, also):
     """Whichever of them comes first. A name that is written in another way is refused: ``test_party_names``."""
-    spare, versions = make_key("spare"), erase.removable(open_object_lock(kept.location))
+    spare, versions = make_key("spare"), removable(open_object_lock(kept.location))
     sign_receipt(kept, provider, spare)
     allowed = tmp_path / "allowed"
     names = ("acme", "host") if also == "acme" else (also,)
@@ -261,7 +264,7 @@ def test_a_key_that_the_list_has_not_is_nobodys_and_asks_for_no_receipt_of_anoth
     new, file = make_key("new"), tmp_path / "signers"
     sign_receipt(kept, new, provider)
     file.write_text(f"host {provider.public.line}\n")
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     (reason,) = speaks_against(kept, versions, [], [new.public], allowed_signers.load(file))
     assert reason.startswith(f"your key {new.public.fingerprint} is none that {file} counts now")
     sign_receipt(kept, provider, new)
@@ -293,7 +296,7 @@ def test_a_receipt_by_another_key_of_ones_own_or_of_a_stranger_is_none(
     kept, provider, customer, make_key, tmp_path
 ):
     counsel = make_key("counsel")
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     receipt.receive(kept, receipt.Checked("full", 3, 100, []), [counsel, provider])
     own = [provider.public, counsel.public]
     assert speaks_against(kept, versions, [], own) == ["nobody but you has signed a receipt for it"]
@@ -337,9 +340,9 @@ def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
     until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     record(kept, provider, "held", {"until": until, "legal": False})
     now = datetime.now(UTC)
-    (reason,) = erase.check_releases(custody_log.read(kept), kept.location, now)
+    (reason,) = check_releases(custody_log.read(kept), kept.location, now)
     assert "was not released" in reason
-    assert erase.check_releases(custody_log.read(kept), kept.location, now + timedelta(days=2)) == []
+    assert check_releases(custody_log.read(kept), kept.location, now + timedelta(days=2)) == []
     do(kept, open_object_lock(kept.location), provider)
     (finding,) = against_bundle(kept)
     assert "was erased while the hold of entry 4 stood" in str(finding)
@@ -347,7 +350,7 @@ def test_a_hold_that_only_the_log_still_has_speaks_against_it(kept, provider):
 
 def test_what_is_left_is_the_record(kept, provider, customer):
     sign_receipt(kept, provider, customer)
-    assert speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public]) == []
+    assert speaks_against(kept, removable(open_object_lock(kept.location)), [], [provider.public]) == []
     done = do(kept, open_object_lock(kept.location), provider)
     left = [info.key for info in kept.list()]
     assert all(
@@ -394,7 +397,7 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
     with pytest.raises(UnreachableError):
         do(store, Broken(object_lock, left), provider)
     is_whole = any(one.key == layout.TAG_MANIFEST for one in object_lock.versions())
-    assert erase.is_begun(store) != is_whole  # as long as nothing is gone all is asked again
+    assert is_begun(store) != is_whole  # as long as nothing is gone all is asked again
     assert is_whole or left > 1
     done = do(store, object_lock, provider)
     assert not [one for one in object_lock.versions() if not one.key.startswith("sig/")]
@@ -404,7 +407,7 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
     assert do(store, object_lock, provider).key == done.key  # again: nothing more is written
     assert len(custody_log.read(store).find("erased")) == 1
     store.put("data/new", b"x")
-    assert not erase.is_begun(store)
+    assert not is_begun(store)
 
 
 def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
@@ -442,9 +445,9 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     with pytest.raises(UnreachableError):
         do(kept, Broken(open_object_lock(kept.location), 3), provider)
-    assert erase.is_begun(kept)
+    assert is_begun(kept)
     transfer(copy, kept, workers=2, progress=Silent())
-    assert not erase.is_begun(kept)
+    assert not is_begun(kept)
     with pytest.raises(NotAllowedError, match="nobody"):
         do(kept, open_object_lock(kept.location), provider, reasons=["nobody has signed a receipt for it"])
     elsewhere = open_location(str(tmp_path / "elsewhere"))
@@ -452,7 +455,7 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
     custody_log.carry(kept, elsewhere)
     elsewhere.delete(layout.TAG_MANIFEST)
     assert custody_log.read(elsewhere).find("erasing")
-    assert not erase.is_begun(elsewhere)
+    assert not is_begun(elsewhere)
 
 
 def test_a_directory_that_is_renamed_between_two_runs_is_erased_only_if_somebody_says_why(
@@ -464,14 +467,14 @@ def test_a_directory_that_is_renamed_between_two_runs_is_erased_only_if_somebody
         tmp_path / "new",
         make_key.path_of("provider"),
     )
-    count = len(erase.removable(open_object_lock(kept.location)))
+    count = len(removable(open_object_lock(kept.location)))
     with pytest.raises(UnreachableError):
         do(kept, Broken(open_object_lock(kept.location), 3), provider, override="a court said so")
     old.rename(new)
     refused = call("erase", new, "--key", key, "--yes")
     assert (refused.code, f"begun at {kept.location}" in refused.err) == (4, True), refused.err
     new.rename(old)
-    assert erase.is_begun(kept)
+    assert is_begun(kept)
     old.rename(new)
     done = call("erase", new, "--key", key, "--yes", "--override", "it was renamed", "--json")
     assert (done.code, done.json["result"]["versions"]) == (0, count), done.err
@@ -558,7 +561,7 @@ def test_an_erasure_that_died_before_it_removed_anything_is_not_finished_upon_an
         do(kept, Broken(open_object_lock(kept.location), 0), provider)
     kept.put(state, b"{}")
     kept.delete(layout.TAG_MANIFEST)  # as who continues a bundle does first
-    assert not erase.is_begun(kept)
+    assert not is_begun(kept)
     assert erase.count_begun(kept, None) == 1
     count = len(list(kept.list()))
     with pytest.raises(GoneError, match="only its record"):
@@ -573,7 +576,7 @@ def test_a_bundle_that_an_export_would_continue_is_erased_at_any_step(kept, prov
     object_lock = open_object_lock(kept.location)
     with pytest.raises(UnreachableError):
         erase.erase(kept, Broken(object_lock, left), provider, workers=1, progress=Silent())
-    assert erase.is_begun(kept) == (left > 1)
+    assert is_begun(kept) == (left > 1)
     do(kept, object_lock, provider)
     assert all(info.key.startswith("sig/") for info in kept.list())
     assert against_bundle(kept) == []
@@ -819,7 +822,7 @@ def test_two_erasures_at_once_are_one(kept, provider, customer, override):
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")
-    (reason,) = speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    (reason,) = speaks_against(kept, removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
@@ -832,7 +835,7 @@ def test_what_others_keep_among_the_files_of_the_bundle_speaks_against_it(kept, 
         (root / name).symlink_to("/")
     else:
         outside.put(name, b"mine")
-    reason, *_ = speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    reason, *_ = speaks_against(kept, removable(open_object_lock(kept.location)), [], [provider.public])
     assert reason == f"1 file that the bundle does not name would go with it, such as {name!r}"
 
 
@@ -875,7 +878,7 @@ def test_a_file_whose_bytes_lie_elsewhere_speaks_against_it(kept, provider, cust
     (file, *_) = Path(kept.location.removeprefix("file://")).glob("data/**/*.parquet")
     file.rename(tmp_path / file.name)
     file.symlink_to(tmp_path / file.name)
-    (reason,) = speaks_against(kept, erase.removable(open_object_lock(kept.location)), [], [provider.public])
+    (reason,) = speaks_against(kept, removable(open_object_lock(kept.location)), [], [provider.public])
     assert f"1 file may lie elsewhere, and stay there: 'data/{file.name}' is a symbolic link" == reason
 
 
@@ -958,9 +961,9 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
     boto_client(s3.profile).put_object(
         Bucket=url.split("/")[2], Key="b/", Body=b""
     )  # as some consoles make folders
-    versions = erase.removable(object_lock)
+    versions = removable(object_lock)
     assert (
-        erase.check_holds(object_lock, versions, workers=4),
+        check_holds(object_lock, versions, workers=4),
         speaks_against(store, versions, [], [provider.public]),
     ) == ([], [])
     do(store, object_lock, provider)
@@ -1014,7 +1017,7 @@ def test_a_release_by_too_few_keys_speaks_against_an_erasure(kept, provider, cus
     object_lock = open_object_lock(kept.location)
 
     def reasons():
-        return erase.objections(kept, object_lock, [provider.public], [], None, workers=1)[1]
+        return objections(kept, object_lock, [provider.public], [], None, workers=1)[1]
 
     (reason,) = reasons()
     assert f"{document.key}: released the bundle at entry 7, though the hold of entry 6" in reason
@@ -1038,7 +1041,7 @@ def test_the_entry_of_a_stranger_meets_no_rule(kept, provider, customer, make_ke
     )
 
     def reasons(trust):
-        return erase.objections(kept, lock, [provider.public], [rules], trust, workers=1)[1]
+        return objections(kept, lock, [provider.public], [rules], trust, workers=1)[1]
 
     record(kept, make_key("stranger"), "noted", {"what": "consent", "at": "2020-01-01"})
     assert (reasons(None), len(reasons(trust))) == ([], 1)
@@ -1056,7 +1059,7 @@ def test_a_period_that_somebody_has_extended_lasts_whoever_is_listed(
     trust, rules = allowed_signers.load(allowed), rulebook.load("eu-data-act")
     record(kept, make_key("former"), "noted", {"what": "extension", "at": "2999-01-01"})
     for list_ in (None, trust):
-        (reason,) = erase.objections(kept, lock, [provider.public], [rules], list_, workers=1)[1]
+        (reason,) = objections(kept, lock, [provider.public], [rules], list_, workers=1)[1]
         assert "not before 2999-02-01" in reason
 
 
@@ -1069,8 +1072,8 @@ def test_an_erasure_that_a_stranger_has_begun_is_not_finished_without_a_question
     trust = allowed_signers.load(allowed)
     record(kept, make_key("stranger"), "erasing", {"override": "because"})
     kept.delete(layout.TAG_MANIFEST)
-    assert erase.is_begun(kept)
-    reasons = erase.objections(kept, lock, [provider.public], [], trust, workers=1)[1]
+    assert is_begun(kept)
+    reasons = objections(kept, lock, [provider.public], [], trust, workers=1)[1]
     assert reasons == [f"its erasure was begun (entry 4) by nobody in {allowed}"]
     with pytest.raises(NotAllowedError, match="by nobody in"):
         do(kept, lock, provider, reasons=reasons)
@@ -1130,14 +1133,14 @@ def test_an_entry_of_a_transfer_takes_no_hold_away_in_silence(kept, provider):
     held = CustodyEvent("held", "b", root, former, {"until": until.isoformat(), "legal": False})
     (hold,) = custody_log.append(kept, provider, lambda _: [held])
     now = datetime.now(UTC)
-    assert erase.check_releases(custody_log.read(kept), kept.location, now) == [
+    assert check_releases(custody_log.read(kept), kept.location, now) == [
         f"the hold of entry {hold.number} was not released (moveout hold release)"
     ]
     record(kept, provider, "transferred", {"from": former})
-    (reason,) = erase.check_releases(custody_log.read(kept), kept.location, now)
+    (reason,) = check_releases(custody_log.read(kept), kept.location, now)
     assert f"the hold of entry {hold.number} was not released" in reason
     assert "another location's of the same name" in reason
-    assert erase.check_releases(custody_log.read(kept), kept.location, now + timedelta(days=2)) == []
+    assert check_releases(custody_log.read(kept), kept.location, now + timedelta(days=2)) == []
 
 
 def test_an_erasure_that_has_ended_elsewhere_is_not_finished_here(kept, provider):
@@ -1145,7 +1148,7 @@ def test_an_erasure_that_has_ended_elsewhere_is_not_finished_here(kept, provider
     root = custody_log.read(kept).last.what.root
     events = [CustodyEvent(event, "b", root, "s3://elsewhere/b") for event in ("erasing", "erased")]
     custody_log.append(kept, provider, lambda _: events[:1])
-    versions = erase.removable(open_object_lock(kept.location))
+    versions = removable(open_object_lock(kept.location))
     kept.delete(layout.TAG_MANIFEST)
     (reason,) = speaks_against(kept, versions, [], [provider.public])
     assert "was begun at s3://elsewhere/b, and not here" in reason

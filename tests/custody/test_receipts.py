@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.custody import cross_checks, documents, erase, receipt
+from migrate.custody import cross_checks, documents, receipt
+from migrate.custody.erasure_objections import removable
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing import allowed_signers
@@ -236,7 +237,7 @@ def test_a_key_that_counts_no_more_signs_no_receipt_of_last_year(
     refused = call(*words)
     assert (refused.code, "whose key counts now" in refused.err) == (4, True), refused.err
     assert call(*words[:5]).code == 0  # without a list
-    versions, by = erase.removable(open_object_lock(location.location)), [provider.public]
+    versions, by = removable(open_object_lock(location.location)), [provider.public]
     trusted = ("custody", "verify", location.location, "--signers", allowed)
     assert speaks_against(location, versions, [], by, allowed_signers.load(allowed)) != []
     named = call(*trusted)
@@ -367,7 +368,7 @@ def test_what_both_sides_have_signed_outlives_the_next_export(incomplete, provid
             )
             verified = call("custody", "verify", store.location)
             assert verified.code == 0, verified.out
-    versions = erase.removable(open_object_lock(incomplete.location))
+    versions = removable(open_object_lock(incomplete.location))
     assert speaks_against(incomplete, versions, [], [provider.public]) == [
         "nobody has signed a receipt for it"
     ]
@@ -434,7 +435,7 @@ def test_a_receipt_by_a_stolen_key_counts_no_more_by_an_entry_that_was_dated_bac
     received = receipt.happened(document, "received", location.location, [customer.public])
     before = f"{year_ago + timedelta(days=1):%Y%m%d}"
     allowed.write_text(f'host {provider.public.line}\nacme valid-before="{before}" {customer.public.line}\n')
-    versions = erase.removable(open_object_lock(location.location))
+    versions = removable(open_object_lock(location.location))
     for thief in (make_key("stranger"), customer):
         custody_log.append(location, thief, lambda _: [received], clock=lambda: year_ago)
         trust = allowed_signers.load(allowed)

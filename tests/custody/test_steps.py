@@ -10,6 +10,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.custody import bundle_hold, documents, erase, receipt
 from migrate.custody.bundle_hold import Terms
+from migrate.custody.erasure_objections import check_holds, removable
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
@@ -127,7 +128,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     kept, findings = documents.read_all(store, "release")
     assert ([len(one.signers) for one in kept], findings) == ([2], [])
     assert len(custody_log.read(store).find("released")) == 1
-    assert speaks_against(store, erase.removable(object_lock), [], [provider.public]) == []
+    assert speaks_against(store, removable(object_lock), [], [provider.public]) == []
 
     def erase_it(steps):
         return erase.erase(steps.over(store), steps.over(object_lock), provider, workers=1, progress=Silent())
@@ -192,7 +193,7 @@ def test_a_receipt_that_died_anywhere_and_is_acknowledged_shows_no_other_copy(
 ):
     """It is for the very copy that would be erased: its log says so before anybody can take the receipt from there."""
     record_seal(location, provider, [provider])
-    versions = erase.removable(open_object_lock(location.location))
+    versions = removable(open_object_lock(location.location))
 
     def receive(steps):
         receipt.receive(steps.over(location), GOOD, [customer])
@@ -235,7 +236,7 @@ def test_a_hold_ends_by_the_clock_of_the_location(there, provider, monkeypatch):
     fast = open_object_lock(store.location)
     assert abs(fast.now() - datetime.now(UTC)) < timedelta(seconds=3)
     assert bundle_hold.survey(store, fast, workers=4).is_held
-    assert any("are held until" in one for one in erase.check_holds(fast, erase.removable(fast), workers=4))
+    assert any("are held until" in one for one in check_holds(fast, removable(fast), workers=4))
 
 
 def test_a_clock_that_was_set_back_is_noted_and_breaks_nothing(location, provider):

@@ -16,7 +16,8 @@ from pathlib import Path
 import bagit
 
 from migrate.bundle import layout
-from migrate.custody import documents, erase
+from migrate.custody import documents
+from migrate.custody.erasure_objections import check_bundle
 from migrate.custody.log import custody_log
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
@@ -30,10 +31,10 @@ _SIGNATURE = re.compile(r"sig/(?P<file>.*)\.(?P<id>[0-9a-f]{16})\.sig")
 
 
 def speaks_against(store, versions, breaches, by, trust=None):
-    """Return why a bundle must not be erased, by its log and its receipts as they are now; see ``erase.check``."""
+    """Return why a bundle must not be erased, by its log and its receipts as they are now; see ``check_bundle``."""
     receipts = documents.read_all(store, "receipt")[0]
     log = custody_log.read(store)
-    return erase.check(store, versions, breaches, by, trust, log=log, receipts=receipts)
+    return check_bundle(store, versions, breaches, by, trust, log=log, receipts=receipts)
 
 
 class Tools:

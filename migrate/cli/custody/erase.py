@@ -21,7 +21,7 @@ from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
 from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
-from migrate.custody import documents, erase
+from migrate.custody import documents, erase, erasure_objections
 from migrate.custody.documents import Document
 from migrate.custody.location_files import is_kept
 from migrate.errors import OK, UsageError
@@ -96,7 +96,7 @@ def erase_command(
     rule_sets, by, trust = load_rules(rules), [signer.public for signer in signers], load_trust(None, loaded)
 
     def look() -> tuple[list[str], list[str]]:
-        return erase.objections(store, object_lock, by, rule_sets, trust, workers=workers)
+        return erasure_objections.objections(store, object_lock, by, rule_sets, trust, workers=workers)
 
     held, reasons = look()
     if dry_run:
