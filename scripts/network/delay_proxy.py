@@ -29,14 +29,14 @@ class Passed:
     """
 
     method: str
-    destination: str
+    target: str
     begin: float
     is_first: bool
     end: float = 0.0
 
     def __str__(self) -> str:
         new = " (new connection)" if self.is_first else ""
-        return f"{self.begin:7.3f} {self.end:7.3f} {self.method} {self.destination}{new}"
+        return f"{self.begin:7.3f} {self.end:7.3f} {self.method} {self.target}{new}"
 
 
 class DelayProxy:

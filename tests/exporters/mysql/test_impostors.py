@@ -2,9 +2,8 @@
 
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,6 +11,7 @@ from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.mysql import connection
 from exporters.mysql.connection import connect, parse_url
 from scripts.servers import make_certificate
+from tests.tools.small_servers import serving
 
 PASSWORD = "given-to-nobody-else"
 _CAPABILITIES = 0xFFFFFFFF & ~(1 << 11) & ~(1 << 24)
@@ -31,21 +31,13 @@ def impostor(asks: bytes) -> Iterator[tuple[int, list[bytes]]]:
     greeting += b"901234567890\0mysql_native_password\0"
 
     def answer(client: socket.socket) -> None:
-        with suppress(OSError), client:
-            client.sendall(_packet(0, greeting))
-            heard.append(client.recv(4096))
-            client.sendall(_packet(2, b"\xfe" + asks))
-            heard.append(client.recv(4096))
+        client.sendall(_packet(0, greeting))
+        heard.append(client.recv(4096))
+        client.sendall(_packet(2, b"\xfe" + asks))
+        heard.append(client.recv(4096))
 
-    def listen() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=listen, daemon=True).start()
-        yield server.getsockname()[1], heard
-        server.shutdown(socket.SHUT_RDWR)
+    with serving(answer) as port:
+        yield port, heard
 
 
 @pytest.mark.parametrize(

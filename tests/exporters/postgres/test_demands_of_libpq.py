@@ -2,9 +2,8 @@
 
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from exporters.postgres.sessions.connection import connect, parse_url
 from scripts.servers import make_certificate
 from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.tools.bundles import read_bundle
+from tests.tools.small_servers import serving
 
 PASSWORD = "given-to-nobody-else"
 _ASKS_FOR_TLS = (80877103).to_bytes(4)
@@ -31,28 +31,20 @@ def impostor(certificate: Path | None = None) -> Iterator[tuple[int, list[bytes]
     heard: list[bytes] = []
 
     def answer(client: socket.socket) -> None:
-        with suppress(OSError), client:
-            talk = client
-            while (message := talk.recv(4096))[4:8] == _ASKS_FOR_TLS:
-                talk.sendall(b"S" if certificate else b"N")
-                if certificate:
-                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                    context.load_cert_chain(certificate, certificate.with_name("private.key"))
-                    talk = context.wrap_socket(talk, server_side=True)
-            heard.append(message)
-            talk.sendall(_SEND_IT_IN_CLEAR)
-            heard.append(talk.recv(4096))
-            talk.sendall(_REFUSED)
+        talk = client
+        while (message := talk.recv(4096))[4:8] == _ASKS_FOR_TLS:
+            talk.sendall(b"S" if certificate else b"N")
+            if certificate:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate, certificate.with_name("private.key"))
+                talk = context.wrap_socket(talk, server_side=True)
+        heard.append(message)
+        talk.sendall(_SEND_IT_IN_CLEAR)
+        heard.append(talk.recv(4096))
+        talk.sendall(_REFUSED)
 
-    def listen() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=listen, daemon=True).start()
-        yield server.getsockname()[1], heard
-        server.shutdown(socket.SHUT_RDWR)
+    with serving(answer) as port:
+        yield port, heard
 
 
 @pytest.mark.parametrize(
