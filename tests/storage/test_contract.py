@@ -1,8 +1,10 @@
 """What every location promises, tried on a directory, MinIO, versitygw, and the example of the guide."""
 
+import errno
 import os
 import re
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from migrate.storage.api import MultipartStore
+from migrate.storage.local.store import LocalStore
 from migrate.storage.testing import LocationContract
 
 EXAMPLE = Path(__file__).parents[1] / "examples/toy_location.py"
@@ -28,6 +31,26 @@ class TestOurs(LocationContract):
     @pytest.fixture
     def reopen(self, reopen: Reopen) -> Reopen:
         return reopen
+
+
+class TestWithoutHardLinks(LocationContract):
+    """A directory of a file system without hard links, such as exFAT, that takes no fsync of a directory either."""
+
+    @pytest.fixture
+    def reopen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reopen:
+        fsync = os.fsync
+
+        def no_links(*_: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        def fsync_of_files(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "link", no_links)
+        monkeypatch.setattr(os, "fsync", fsync_of_files)
+        return lambda: LocalStore(tmp_path / "location")
 
 
 @pytest.fixture(scope="module")

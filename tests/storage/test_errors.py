@@ -1,5 +1,6 @@
 """What goes wrong outside is told in our words: what, where, what next. No secret is in it."""
 
+import errno
 import logging
 import os
 import socket
@@ -277,6 +278,16 @@ def test_a_read_only_disk_is_not_allowed(tiny_disk):
         with pytest.raises(NotAllowedError, match="tiny/location"):
             call()
     assert store.read("a") == b"x"
+
+
+def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(UsageError, match=str(tmp_path)) as refused:
+        LocalStore(tmp_path).put("a", b"x")
+    assert "has no locks" in refused.value.next_step
 
 
 def test_a_file_where_a_directory_should_be_is_named(tmp_path):

@@ -21,6 +21,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM}
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 _UNUSABLE = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.ENOTEMPTY}
+_LACKING = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}
 
 
@@ -42,6 +43,11 @@ def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
         return GoneError(message, next_step="check the path")
     if exc.errno in _UNUSABLE:
         return UsageError(message)
+    if exc.errno in _LACKING:
+        return UsageError(
+            message,
+            next_step="this file system has no locks (flock): mount it with them, or name another directory",
+        )
     if exc.errno in _PASSING:
         return UnreachableError(
             message, next_step="check the disk or the mount, then run the same command again"

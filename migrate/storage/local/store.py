@@ -35,6 +35,8 @@ from migrate.storage.local.whole_file import open_regular, sync_directory
 T = TypeVar("T")
 
 _TRIES = 20
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+"""How file systems without hard links refuse one (link(2))."""
 _OWN_FOLDERS = ("_work/.tmp", "_work/.uploads")
 _TOGETHER = 32
 """How many files are made durable together: each by itself waits for the disk four times, and for its directory."""
@@ -92,11 +94,13 @@ class LocalStore(BaseStore):
                 self._prune(self._work)
 
     def create(self, key: str, data: bytes) -> FileInfo:
-        """See ``Store.create``: a hard link is made or refused by the file system in one step."""
+        """See ``Store.create``: a hard link is made or refused by the file system in one step. Where there are none, as
+        on exFAT and on many mounts, the lock keeps other writers away instead.
+        """
         path = self._path(key)
         with translated(path), self._written([data]) as temporary:
             try:
-                self._locked(path, lambda: os.link(temporary, path))
+                self._locked(path, lambda: _name_once(temporary, path))
             except FileExistsError as exc:
                 raise AlreadyExistsError(f"{path} exists already") from exc
         return self._finish(key, path)
@@ -453,6 +457,18 @@ def _unlink(paths: Sequence[Path]) -> None:
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
+
+
+def _name_once(temporary: Path, path: Path) -> None:
+    """Give a file its name. Raises ``FileExistsError`` where another has it. Call it under the lock."""
+    try:
+        os.link(temporary, path)
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from exc
+        temporary.rename(path)
 
 
 def _stamp(file: int | Path) -> None:

@@ -19,10 +19,15 @@ from migrate.storage.local.errors import translated
 
 
 def sync_directory(directory: Path) -> None:
-    """Write a directory's entries to the disk. Raises ``OSError``."""
+    """Write a directory's entries to the disk. Raises ``OSError``. Some file systems write them by themselves, and take
+    no fsync of a directory (fsync(2): EINVAL).
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
     finally:
         os.close(descriptor)
 
