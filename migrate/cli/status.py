@@ -45,6 +45,7 @@ from migrate.transfer.destination import transfer_status
 _WATCH_SECONDS = 2.0
 _ENDED_SECONDS = 15.0
 """How long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
+_NOTHING_AT_WORK = "Nothing is at work there now. Ctrl-C ends the watch."
 
 
 @verb(
@@ -214,11 +215,19 @@ def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -
                 session,
                 locations,
                 case,
-                lambda status: show(lambda console: status.draw(Console(console))),
+                lambda status: show(functools.partial(_draw_watched, status)),
                 _WATCH_SECONDS,
             )
     else:
+        if not _status(session, locations, case, quick=True).alive:
+            session.err.print(_NOTHING_AT_WORK)
         _watch_until_ended(session, locations, case, functools.partial(_print_state, session), LINE_SECONDS)
+
+
+def _draw_watched(status: Status, console: Any) -> None:
+    status.draw(Console(console))
+    if not status.alive:
+        Console(console).print(_NOTHING_AT_WORK)
 
 
 def _print_state(session: Session, status: Status) -> None:

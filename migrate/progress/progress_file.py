@@ -132,6 +132,13 @@ class ProgressFile:
             if not self._write(state):
                 return
 
+    def _leave_store(self) -> None:
+        """Leave a store that takes the file no more, such as a full disk: what it has would say that the run died."""
+        store, self._store = self._store, None
+        if store is not None:
+            with suppress(MoveoutError):
+                store.delete(self._key)
+
     def _write(self, state: ProgressState) -> bool:
         """Write the file; return False once no place is left for it. A passing fault is left to the next time."""
         data = encode(state, this_process())
@@ -145,7 +152,7 @@ class ProgressFile:
             except MoveoutError as exc:
                 if exc.retryable and self._store is not None:
                     return True
-                self._store = None
+                self._leave_store()
             else:
                 return True
 

@@ -295,6 +295,7 @@ def test_a_watch_ends_with_the_work(tmp_path, monkeypatch):
     assert "leave one of them out" in call("status", location, "--watch", "--json").err
     shown = Terminal("status", location, "--watch", shows_answer=True)
     shown.wait_for("a sealed bundle, complete")
+    shown.wait_for("Nothing is at work there now. Ctrl-C ends the watch.")
     shown.process.send_signal(signal.SIGINT)
     assert (shown.end(), "Traceback" in shown.text) == (INTERRUPTED, False), shown.text
 

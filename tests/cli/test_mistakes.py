@@ -299,6 +299,8 @@ def test_a_public_key_is_no_list_of_signers_and_the_command_that_makes_one_is_na
         (("plan", "-c", "."), ". is a directory, and no case file"),
         (("plan", "postgresql://me@host/shop?sslmod=require"), "has an option 'sslmod', which"),
         (("plan", "postgresql://me@host/shop?sslmod=require"), "→ did you mean 'sslmode'?"),
+        (("version",), "moveout --version prints it"),
+        (("completion",), "moveout --install-completion bash, zsh or fish"),
         (("plan", "postgresql://me@host/shop?xyzzy=1"), "→ correct it, or take it out of the URL"),
         (("export", "gone.db", "--to", "b"), "→ check the path\n"),
     ],

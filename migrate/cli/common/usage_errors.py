@@ -12,6 +12,12 @@ from migrate.case.secrets import hide_url_passwords, redact
 
 _DESTINATION_IS_ARGUMENT = ("transfer", "restore", "sync")
 """Commands whose destination is an argument; that of others is the option ``--to``."""
+_MEANT = {
+    "evacuate": "It is a target of make: moveout run -c moveout.toml",
+    "completion": "moveout --install-completion bash, zsh or fish",
+    "version": "moveout --version prints it",
+}
+"""What people type that is no command, and what they mean."""
 
 
 def explain(error: Any, arguments: Sequence[str]) -> None:
@@ -26,8 +32,8 @@ def explain(error: Any, arguments: Sequence[str]) -> None:
     elif getattr(error, "option_name", "") == "--to" and arguments[0] in _DESTINATION_IS_ARGUMENT:
         error.possibilities = None
         error.message = f"{error.message}. Where it goes follows without it: {_without_to(arguments)}"
-    elif error.message.startswith("No such command 'evacuate'"):
-        error.message = "No such command 'evacuate'. It is a target of make: moveout run -c moveout.toml"
+    elif context.parent is None and (meant := _MEANT.get(arguments[0] if arguments else "")):
+        error.message = f"No such command {arguments[0]!r}. {meant}"
     elif context.parent is not None and error.message.startswith("No such command"):
         sentence, _, word = error.message.partition(". Did you mean ")
         if not word or os.path.exists(sentence.partition("'")[2].rstrip("'")):  # noqa: PTH110  a bundle, and no typing error
