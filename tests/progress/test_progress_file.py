@@ -8,13 +8,14 @@ from msgspec.structs import replace
 
 from migrate.case.model import Endpoint
 from migrate.cli.progress.progress_reports import unlocked_store
-from migrate.errors import NotAllowedError
+from migrate.errors import NoSpaceError, NotAllowedError
 from migrate.progress.meter import Meter
 from migrate.progress.progress_file import ProgressFile, encode, read_reports
 from migrate.progress.state import from_json
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.process_identity import this_process
 from migrate.runtime.progress import SourceTask
+from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
 from tests.tools.clients import boto_client
 from tests.tools.waiting import eventually
@@ -42,6 +43,25 @@ def test_a_location_that_refuses_the_file_costs_nothing(tmp_path):
     assert not (tmp_path / KEY).exists()
     with ProgressFile("export", meter, [refuse]):
         time.sleep(0.5)
+
+
+def test_a_disk_that_fills_keeps_no_file_that_calls_the_run_dead(tmp_path):
+    class Filling(StoreWrapper):
+        is_full = False
+
+        def put(self, key, data, *, sha256=None):
+            if self.is_full:
+                raise NoSpaceError("No space left on device")
+            return super().put(key, data, sha256=sha256)
+
+    disk, local = open_location(str(tmp_path / "disk")), open_location(str(tmp_path / "local"))
+    filling, meter = Filling(disk), begun_meter()
+    with ProgressFile("export", meter, [lambda: filling, lambda: local]):
+        eventually(lambda: read_reports([disk]))
+        filling.is_full = True
+        meter.advance(items=4, size_bytes=400)
+        eventually(lambda: read_reports([local]))
+    assert read_reports([disk, local]) == []
 
 
 def test_nothing_is_written_before_the_work_has_begun_and_an_error_stays(tmp_path):
