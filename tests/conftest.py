@@ -97,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     settings.register_profile(
         "loaded",
-        max_examples=50,
+        max_examples=25,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         derandomize=config.getoption("--hypothesis-seed") is None,  # no run fails by an example of its own

@@ -79,8 +79,17 @@ def run(folder: SegmentFolder, log: Log) -> None:
     Capture(folder).run(log, CancellationToken(), end=40)
 
 
-@pytest.mark.parametrize("segment_bytes", [1, 60, 10**6])
-@pytest.mark.parametrize("seconds", [0.0, 100.0])
+@pytest.mark.parametrize(
+    ("segment_bytes", "seconds"),
+    [
+        (60, 100.0),
+        (10**6, 0.0),
+        *(
+            pytest.param(*case, marks=pytest.mark.torture)
+            for case in ((1, 0.0), (1, 100.0), (60, 0.0), (10**6, 100.0))
+        ),
+    ],
+)
 def test_cut_anywhere_nothing_is_lost_and_nothing_comes_twice(tmp_path, monkeypatch, segment_bytes, seconds):
     monkeypatch.setattr(capture, "SEGMENT_BYTES", segment_bytes)
     monkeypatch.setattr(capture, "SEGMENT_SECONDS", seconds)

@@ -20,6 +20,7 @@ from migrate.cli import app
 from tests.tools.clients import boto_client
 
 MOVEOUT = Path(sys.executable).parent / "moveout"
+ROOT = Path(__file__).parents[2]
 
 SHOP = """
 CREATE TABLE customers (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, name text NOT NULL, balance numeric(12,2));
@@ -52,11 +53,16 @@ def make_file(path, size_bytes=1):
         connection.execute(f"CREATE TABLE t AS SELECT zeroblob({size_bytes}) AS x")
 
 
+def _here():
+    """Return the current directory, and another one instead of the checkout: a restore leaves its reports there."""
+    return os.environ["XDG_STATE_HOME"] if Path.cwd() == ROOT else "."
+
+
 def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
     """Run moveout to its end."""
     done = subprocess.run(
         [MOVEOUT, *map(str, words)],
-        cwd=cwd,
+        cwd=cwd or _here(),
         env={**os.environ, **(env or {})},
         stdin=stdin,
         capture_output=True,
@@ -67,9 +73,9 @@ def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def call(*words, env=None, cwd="."):
+def call(*words, env=None, cwd=None):
     """Run moveout within this process, which saves the start of another one: a second of the processor."""
-    with contextlib.chdir(cwd), CliRunner().isolation(env=env) as (out, err, _):
+    with contextlib.chdir(cwd or _here()), CliRunner().isolation(env=env) as (out, err, _):
         try:
             code = command_line().main([*map(str, words)], prog_name="moveout")
         except SystemExit as ended:

@@ -362,6 +362,7 @@ class RefusingProxy(HttpProxy):
         return refusal(403, "AccessDenied") if is_refused else self.forward(asked)
 
 
+@pytest.mark.torture
 def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_names_it_holds(
     postgres, mariadb, minio, bucket, tmp_path
 ):
@@ -433,6 +434,7 @@ def test_an_incomplete_bundle_to_which_nothing_comes_stays_as_it_is_and_what_nam
     assert (sent_again.code, BundleReader(open_location(str(copy))).info.id) == (3, info.id), sent_again
 
 
+@pytest.mark.torture
 def test_what_was_exported_of_a_server_can_be_restored_after_a_second_run_in_which_it_goes_away(
     postgres, other_postgres, monkeypatch, tmp_path
 ):

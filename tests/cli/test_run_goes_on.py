@@ -294,7 +294,7 @@ def case_without(case, server):
     return path
 
 
-@pytest.mark.parametrize("comes_up", [True, False])
+@pytest.mark.parametrize("comes_up", [True, pytest.param(False, marks=pytest.mark.torture)])
 def test_a_source_that_comes_into_the_case_after_a_complete_seal_is_named_and_stops_no_other(
     case, tmp_path, comes_up
 ):

@@ -139,7 +139,7 @@ def test_a_command_that_takes_a_location_refuses_a_source():
     assert (ended.code, f"{PG}/shop is not a location" in ended.err) == (2, True), ended.err
 
 
-@pytest.mark.parametrize("command", ["export", "verify"])
+@pytest.mark.parametrize("command", ["export", pytest.param("verify", marks=pytest.mark.torture)])
 def test_a_case_file_without_its_option_is_answered_with_the_whole_command(tmp_path, command):
     (tmp_path / "m.toml").write_text("")
     ended = run(command, "m.toml", "--quiet", cwd=tmp_path)

@@ -61,7 +61,7 @@ def settings_of(url):
         return connection.execute(SETTINGS).fetchall()
 
 
-@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+@pytest.mark.parametrize("kind", ["postgres", pytest.param("mariadb", marks=pytest.mark.torture)])
 def test_a_server_that_falls_silent_ends_a_hold_and_its_undo(request, kind, toxiproxy, tmp_path, monkeypatch):
     """Its connections stay open, so no driver notices. A statement that takes long ends nothing."""
     be_impatient(monkeypatch)

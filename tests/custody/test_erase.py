@@ -381,7 +381,7 @@ def test_no_override_lifts_a_hold_and_nothing_is_begun(kept, locked, provider, m
     assert call(*words).code == 0
 
 
-@pytest.mark.parametrize("left", [1, 11, *(pytest.param(left, marks=pytest.mark.torture) for left in (0, 4))])
+@pytest.mark.parametrize("left", [11, *(pytest.param(left, marks=pytest.mark.torture) for left in (0, 1, 4))])
 def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, customer, left):
     """On a bucket with versions, an older one and a delete marker among them."""
     url = locked[2]
@@ -569,7 +569,9 @@ def test_an_erasure_that_died_before_it_removed_anything_is_not_finished_upon_an
     assert len(list(kept.list())) == count
 
 
-@pytest.mark.parametrize("left", range(6))
+@pytest.mark.parametrize(
+    "left", [0, 3, *(pytest.param(left, marks=pytest.mark.torture) for left in (1, 2, 4, 5))]
+)
 def test_a_bundle_that_an_export_would_continue_is_erased_at_any_step(kept, provider, left):
     """What says that an export may go on goes first: so nothing does."""
     kept.put(layout.EXPORT_STATE, b"{}")
@@ -948,7 +950,7 @@ def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, 
         store.parts(layout.CATALOG, upload)
 
 
-@pytest.mark.parametrize("server", ["minio", "versitygw"])
+@pytest.mark.parametrize("server", ["minio", pytest.param("versitygw", marks=pytest.mark.torture)])
 def test_a_bucket_without_object_lock_holds_nothing_back(
     kept, provider, customer, request, make_bucket, server
 ):

@@ -114,7 +114,7 @@ def kept(minio, make_key, tmp_path_factory) -> Kept:
     return Kept(client, bucket, url, store, signer)
 
 
-@pytest.mark.parametrize("kind", ["account", "session"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_open_grant_reads_all_and_twenty_other_operations_are_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     assert len(kept.refused(credential)) >= 20

@@ -124,7 +124,7 @@ def change(files: Files, draw: random.Random) -> tuple[str, Files]:
 
 @pytest.mark.parametrize(
     ("seed", "times"),
-    [(150, 15), *(pytest.param(seed, 1000, marks=pytest.mark.torture) for seed in range(10))],
+    [(150, 15), *(pytest.param(seed, 300, marks=pytest.mark.torture) for seed in range(10))],
 )
 def test_one_change_anywhere_is_found_by_its_name(kept, make_key, tmp_path, capsys, seed, times):
     """And the standard tools find what is theirs; every fifth is shown to them."""

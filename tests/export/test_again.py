@@ -290,12 +290,14 @@ GAPS = {13: FAILED}
     "source",
     [
         Numbers(gaps=GAPS),
-        Numbers(gaps={13: Gap("13", "failed", "the disk is damaged")}),
-        AnotherTime(gaps=GAPS),
+        pytest.param(
+            Numbers(gaps={13: Gap("13", "failed", "the disk is damaged")}), marks=pytest.mark.torture
+        ),
+        pytest.param(AnotherTime(gaps=GAPS), marks=pytest.mark.torture),
         AnotherTime(gaps=GAPS, holds=False),
-        Shut(),
+        pytest.param(Shut(), marks=pytest.mark.torture),
         Numbers(on_export=raising(SourceUnreachableError("away"))),
-        Numbers(gaps=GAPS, on_finish=breaking_off),
+        pytest.param(Numbers(gaps=GAPS, on_finish=breaking_off), marks=pytest.mark.torture),
         UnreadableSource("app", "numbers://host/app", SourceUnreachableError("no route")),
     ],
     ids=[

@@ -184,7 +184,7 @@ ENGINES = {
     ("kind", "units"),
     [
         ("postgres", 1),
-        ("mariadb", 1),
+        pytest.param("mariadb", 1, marks=pytest.mark.torture),
         pytest.param("postgres", 2, marks=pytest.mark.torture),
         pytest.param("mariadb", 2, marks=pytest.mark.torture),
         pytest.param(

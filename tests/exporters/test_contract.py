@@ -76,6 +76,7 @@ class TestPostgres(EngineContract):
         return victim.exitcode
 
 
+@pytest.mark.torture
 class TestMariadb(TestPostgres):
     """The same in MariaDB."""
 

@@ -234,6 +234,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     assert call("cutover", "-c", "moveout.toml", "--undo").code == 2
 
 
+@pytest.mark.torture
 def test_nothing_is_switched_where_both_sides_differ(shared_move):
     old, new = shared_move
     run_sql(new, "INSERT INTO accounts VALUES (99, 1)")

@@ -230,6 +230,12 @@ def test_rows_that_differ_are_repaired_and_nothing_else_happens(database):
     assert repair(database, code=0)["repaired"] == []
 
 
+@pytest.mark.parametrize(
+    "database",
+    [Postgres, *(pytest.param(engine, marks=pytest.mark.torture) for engine in (Mariadb, Sqlite))],
+    indirect=True,
+    ids=["postgres", "mariadb", "sqlite"],
+)
 def test_refused_rows_wait_for_those_removed_later_and_the_rest_is_named(database, monkeypatch, tmp_path):
     monkeypatch.setattr("migrate.repair.row_differences.PARTITION_BYTES", 100)
     (tmp_path / "source").mkdir()

@@ -11,7 +11,7 @@ from tests.exporters.mysql.sakila import make_sakila
 from tests.sakila import read_sakila
 from tests.samples import sample
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.torture]
 
 _NOT_HERE = re.compile(r"(?:CREATE|DROP) (?:SCHEMA|DATABASE)\b|USE ", re.IGNORECASE)
 
@@ -49,7 +49,7 @@ def exported(mariadb, tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("name", [pytest.param("chinook", marks=pytest.mark.torture), "sakila"])
+@pytest.mark.parametrize("name", ["chinook", "sakila"])
 def test_a_sample_comes_back_equal_and_its_code_works(exported, other_mariadb, name):
     _, tables, rows = SAMPLES[name]
     (url, bundle), destination = exported(name), other_mariadb.database()
@@ -82,7 +82,6 @@ def try_code(url, destination):
     ) == [(1,), (0,)]
 
 
-@pytest.mark.torture
 def test_one_table_of_a_sample_by_the_command_line(exported, other_mariadb):
     (_, bundle), destination = exported("chinook"), other_mariadb.database()
     restored = result("restore", bundle, f"app={destination}", "--only", "Artist", "--only", "Album")

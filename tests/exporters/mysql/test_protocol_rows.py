@@ -105,7 +105,7 @@ def test_values_arrive_as_they_were_sent(table, pieces):
 def test_blocks_end_at_rows(monkeypatch):
     monkeypatch.setattr(protocol_rows, "BLOCK_BYTES", 300)
     monkeypatch.setattr(protocol_rows, "BUFFER_BYTES", 100)
-    table = [[b"%d" % i, b"x" * (i % 400)] for i in range(2000)]
+    table = [[b"%d" % i, b"x" * (i % 400)] for i in range(450)]
     assert rows_of(table, [70, 1000]) == (table, [])
 
 

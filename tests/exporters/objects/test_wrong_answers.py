@@ -546,7 +546,7 @@ def test_a_listing_of_a_location_that_goes_in_circles_ends(paged: OddShop) -> No
         list(store.list())
 
 
-@pytest.mark.parametrize("most_keys", [5, 3])
+@pytest.mark.parametrize("most_keys", [5, pytest.param(3, marks=pytest.mark.torture)])
 def test_keys_that_are_skipped_between_two_pages_are_noticed(
     paged: OddShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_keys: int
 ) -> None:

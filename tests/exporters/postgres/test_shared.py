@@ -15,6 +15,7 @@ CHINOOK = sample("chinook-postgres.sql")
 
 pytestmark = [
     pytest.mark.shared,
+    pytest.mark.torture,
     pytest.mark.skipif(CHINOOK is None, reason="the sample databases are not next to the checkout"),
 ]
 
@@ -53,7 +54,7 @@ def exported(postgres, tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("name", [pytest.param("chinook", marks=pytest.mark.torture), "sakila"])
+@pytest.mark.parametrize("name", ["chinook", "sakila"])
 def test_a_sample_comes_back_equal(exported, other_postgres, name):
     (url, bundle), destination = exported(name), other_postgres.database()
     restored = result("restore", bundle, f"app={destination}")["restored"][0]
@@ -68,7 +69,6 @@ def test_a_sample_comes_back_equal(exported, other_postgres, name):
     assert rows is None or restored["items"] == rows
 
 
-@pytest.mark.torture
 def test_one_table_of_a_sample_by_the_command_line(exported, other_postgres):
     (_, bundle), destination = exported("chinook"), other_postgres.database()
     restored = result("restore", bundle, f"app={destination}", "--only", "artist", "--only", "album")

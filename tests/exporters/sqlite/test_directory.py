@@ -168,6 +168,7 @@ def test_a_bundle_cannot_write_outside_of_the_destination(name):
         read_files(Reader(), "app")
 
 
+@pytest.mark.torture
 class TestDirectory(ExporterContract):
     """The contract, over several files."""
 

@@ -13,7 +13,7 @@ from tests.exporters.sqlite.sakila import make_sakila
 from tests.sakila import read_sakila
 from tests.samples import sample
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.torture]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def sakila(tmp_path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "tables", "rows"),
-    [pytest.param("chinook", 11, 15607, marks=pytest.mark.torture), ("sakila", 21, 46273)],
+    [("chinook", 11, 15607), ("sakila", 21, 46273)],
 )
 def test_a_sample_comes_back_equal(tmp_path, request, name, tables, rows):
     source = request.getfixturevalue(name)

@@ -130,14 +130,14 @@ def test_integers_beside_reals_can_be_read_as_numbers_and_are_known_for_integers
 
 
 def test_a_large_value_and_many_columns(tmp_path):
-    """Values of 12 MB; as many columns as there can be, without room for rowids: a loss names that."""
+    """Values of 9 MB; as many columns as there can be, without room for rowids: a loss names that."""
     with closing(sqlite3.connect(":memory:")) as connection:
         limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
     names = ", ".join(f"c{n}" for n in range(limit))
     path = run_sql(
         tmp_path / "a.db",
         f"CREATE TABLE wide ({names}); INSERT INTO wide (c0, c{limit - 1}) VALUES (1, 'z');"
-        "CREATE TABLE large (v); INSERT INTO large VALUES (randomblob(12000000)), (1), (printf('%.*c', 12000000, 'x'))",
+        "CREATE TABLE large (v); INSERT INTO large VALUES (randomblob(9000000)), (1), (printf('%.*c', 9000000, 'x'))",
     )
     assert export_file(path, tmp_path / "bundle").complete
     assert losses_of(tmp_path / "bundle") == {"rowids"}

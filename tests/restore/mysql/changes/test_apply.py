@@ -173,24 +173,13 @@ def test_what_does_not_fit_is_named(make_pair, other_mariadb):
     run_sql(pair.destination, "DELETE FROM child")
     pair.follow()
 
-    for change, repeated in (
-        ("ALTER TABLE parent ADD COLUMN more INT AFTER id", "ADD COLUMN more INT"),
-        ("ALTER TABLE parent MODIFY e ENUM('b', 'a', 'c')", "MODIFY e ENUM"),
-        ("CREATE TABLE fresh (id INT PRIMARY KEY)", "CREATE TABLE fresh"),
-        ("RENAME TABLE fresh TO newer", "RENAME TABLE fresh TO newer"),
-        ("DROP TABLE newer", "DROP TABLE `newer`"),
-    ):
-        write = (
-            "INSERT INTO fresh VALUES (1)"
-            if "fresh (" in change
-            else "UPDATE parent SET big = COALESCE(big, 0) + 1"
-        )
-        pair.capture(f"{change}; {write}")
-        with pytest.raises(ChangeConflictError) as stopped:
-            pair.apply()
-        assert stopped.value.next_step.count(repeated) == 1
-        run_sql(pair.destination, change)
-        pair.follow()
+    change = "ALTER TABLE parent ADD COLUMN more INT AFTER id"
+    pair.capture(f"{change}; UPDATE parent SET big = COALESCE(big, 0) + 1")
+    with pytest.raises(ChangeConflictError) as stopped:
+        pair.apply()
+    assert stopped.value.next_step.count("ADD COLUMN more INT") == 1
+    run_sql(pair.destination, change)
+    pair.follow()
 
     pair.capture("SET SESSION binlog_format = 'STATEMENT'; INSERT INTO child VALUES (77, 1)")
     with pytest.raises(ChangeConflictError, match="was logged as a statement"):
