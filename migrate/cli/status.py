@@ -23,14 +23,8 @@ from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import Console, Text, plain
 from migrate.cli.common.verb import verb
-from migrate.cli.progress.destination_status import (
-    destination_statuses,
-)
-from migrate.cli.progress.progress_view import (
-    LINE_SECONDS,
-    stamped,
-    state_line,
-)
+from migrate.cli.progress.destination_status import destination_statuses
+from migrate.cli.progress.progress_view import LINE_SECONDS, stamped, state_line
 from migrate.cli.progress.status_view import LocationStatus, Status, page_of
 from migrate.errors import BusyError, MoveoutError, UsageError
 from migrate.export.status import ExportStatus, export_status

@@ -15,26 +15,13 @@ from migrate.changes.delta_record import DeltaRecord
 from migrate.cli.common.session import BEGIN_ANEW
 from migrate.cli.common.summary_lines import draw_gaps, left_out_line
 from migrate.cli.common.terminal import Console, Text, plain
-from migrate.cli.progress.destination_status import (
-    DestinationStatus,
-    draw_destinations,
-    headline,
-)
-from migrate.cli.progress.progress_view import (
-    LEAST_COLUMNS,
-    draw_state,
-)
+from migrate.cli.progress.destination_status import DestinationStatus, draw_destinations, headline
+from migrate.cli.progress.progress_view import LEAST_COLUMNS, draw_state
 from migrate.cli.progress.status_page_file import shown_state
 from migrate.errors import OK, IncompleteError
 from migrate.export.status import ExportStatus, SourceStatus
 from migrate.follow.status import FollowStatus, WaitingChanges
-from migrate.number_text import (
-    bytes_words,
-    duration_words,
-    local_moment_words,
-    moment_words,
-    things,
-)
+from migrate.number_text import bytes_words, duration_words, local_moment_words, moment_words, things
 from migrate.progress.progress_file import ProgressReport
 from migrate.report.status_page import ShownRun, capital, status_page
 from migrate.restore.restore_records import RestoreRecord
