@@ -78,7 +78,7 @@ def copy_files(session: TransferSession, files: Sequence[SealedFile]) -> Iterato
         session.store,
         session.fence,
         session.cancellation,
-        on_stuck=session.halt,
+        on_stuck=session.cancellation.cancel,
         workers=session.workers,
         recheck=session.recheck,
     )

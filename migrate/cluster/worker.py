@@ -68,9 +68,9 @@ def exchange(job: str, rate: float | None, seconds: float) -> tuple[float, float
     return sum(taken_bytes for taken_bytes, _ in used), sum(owed for _, owed in used)
 
 
-def halt(job: str) -> int:
-    """Stop all that is done for a job; return how many batches are still on their way to their end."""
-    return _SESSIONS.halt(job)
+def cancel_job(job: str) -> int:
+    """Cancel all that is done for a job; return how many batches are still on their way to their end."""
+    return _SESSIONS.cancel(job)
 
 
 def _part(rate: float | None, sessions: int) -> float | None:

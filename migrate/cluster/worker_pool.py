@@ -37,7 +37,7 @@ MORE_THAN_THREADS = 0.25
 """How much more is under way than the workers do at once: what waits for them when they have finished."""
 ATTEMPTS = 5
 """How often a piece is given out whose workers die, or come back without having tried it."""
-HALT_SECONDS = 10.0
+CANCEL_SECONDS = 10.0
 
 
 class HeldLock(Protocol):
@@ -234,7 +234,7 @@ class _Dispatch:
         """Take everything back and stop who has begun; tell whether all have ended."""
         self._cluster.drop([batch.ticket for batch in self._batches.values()])
         self._batches.clear()
-        return _halt(self._cluster, self._job.id)
+        return _cancel_everywhere(self._cluster, self._job.id)
 
     def close(self) -> None:
         """Watch nobody any more."""
@@ -315,14 +315,14 @@ def _is_of_the_worker(error: Exception | None) -> bool:
     return isinstance(error, UnreachableError) and not isinstance(error, BusyError | SourceError)
 
 
-def _halt(cluster: Cluster, job: str) -> bool:
-    """Stop all that is done for a job at any worker; tell whether everything has come to its end."""
+def _cancel_everywhere(cluster: Cluster, job: str) -> bool:
+    """Cancel all that is done for a job at any worker; tell whether everything has come to its end."""
     try:
         left = list(cluster.threads())
     except MoveoutError:
         return False
-    end = time.monotonic() + HALT_SECONDS
-    with ThreadPoolExecutor(max(1, min(32, len(left))), thread_name_prefix="moveout-halt") as pool:
+    end = time.monotonic() + CANCEL_SECONDS
+    with ThreadPoolExecutor(max(1, min(32, len(left))), thread_name_prefix="moveout-cancel") as pool:
         while left and time.monotonic() < end:
             running = list(pool.map(lambda name: _running(cluster, name, job), left))
             left = [name for name, count in zip(left, running, strict=True) if count]
@@ -333,6 +333,6 @@ def _halt(cluster: Cluster, job: str) -> bool:
 
 def _running(cluster: Cluster, name: str, job: str) -> int:
     try:
-        return int(cluster.call(name, worker.halt, job))
+        return int(cluster.call(name, worker.cancel_job, job))
     except MoveoutError:
         return 1

@@ -101,10 +101,6 @@ class WorkerSession:
             self._open(self.job.location, retry_seconds=LOOK_SECONDS), self.job.lease, self.cancellation
         )
 
-    def halt(self) -> None:
-        """End what is under way, as soon as may be."""
-        self.cancellation.cancel()
-
     def _open(
         self,
         reach: Reach,
@@ -129,7 +125,7 @@ class WorkerSession:
 
     def close(self) -> None:
         """Let go of what was opened, once nothing is under way any more."""
-        self.halt()
+        self.cancellation.cancel()
         self._held.close()
 
 
@@ -237,7 +233,7 @@ class Sessions:
         self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._open: list[WorkerSession] = []
-        self._halted: deque[str] = deque(maxlen=_REMEMBERED)
+        self._cancelled: deque[str] = deque(maxlen=_REMEMBERED)
         """Jobs whose lead has said that they are at their end: what still comes of them is not begun."""
 
     @contextmanager
@@ -256,14 +252,14 @@ class Sessions:
         with self._lock:
             return [session for session in self._open if session.job.id == job]
 
-    def halt(self, job: str) -> int:
-        """Stop all that is done for a job; return how many batches are still under way."""
+    def cancel(self, job: str) -> int:
+        """Cancel all that is done for a job; return how many batches are still under way."""
         with self._lock:
-            if job not in self._halted:
-                self._halted.append(job)
+            if job not in self._cancelled:
+                self._cancelled.append(job)
         sessions = self.of(job)
         for session in sessions:
-            session.halt()
+            session.cancellation.cancel()
         threading.Thread(target=self._sweep, name="moveout-sweep", daemon=True).start()
         with self._lock:
             return sum(session.running for session in sessions)
@@ -271,7 +267,7 @@ class Sessions:
     def _claim(self, job: Job, make: Callable[[], WorkerSession]) -> WorkerSession:
         with self._opening:
             with self._lock:
-                if job.id in self._halted:
+                if job.id in self._cancelled:
                     raise Cancelled
                 for session in self._open:
                     if session.job.id == job.id and not session.cancellation.is_cancelled:
@@ -281,8 +277,8 @@ class Sessions:
             with self._lock:
                 session.running += 1
                 self._open.append(session)
-                if job.id in self._halted:  # in the meantime
-                    session.halt()
+                if job.id in self._cancelled:  # in the meantime
+                    session.cancellation.cancel()
             return session
 
     def _sweep(self) -> None:

@@ -43,7 +43,9 @@ class Pair:
     def took_part(self) -> int:
         """How many of the workers had something to do in this test: a run that ends tells each of them to stop."""
         logs = (worker.log.read_bytes() for worker in self.cluster.workers)
-        return sum(b"'halt'" in log[before:] for log, before in zip(logs, self.said_before, strict=True))
+        return sum(
+            b"'cancel_job'" in log[before:] for log, before in zip(logs, self.said_before, strict=True)
+        )
 
 
 @pytest.fixture(scope="package")

@@ -60,7 +60,7 @@ def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, location
     assert "by one machine" not in ended.err
     assert rows_of(location) == expected
     assert verify(open_location(location), Level.FULL, workers=2, progress=Silent()).findings == []
-    assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
+    assert sum("'cancel_job'" in one.log.read_text() for one in cluster.workers) == 2
 
 
 @pytest.mark.torture

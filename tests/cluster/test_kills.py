@@ -53,7 +53,7 @@ def test_one_worker_dies_and_another_joins(cluster, words, location, begin):
     assert ended.code == 0, ended.err
     assert is_whole(location)
     cluster.wait(newcomer)
-    assert "'halt'" in newcomer.log.read_text()
+    assert "'cancel_job'" in newcomer.log.read_text()
 
 
 def test_all_workers_die_and_the_lead_waits_for_new_ones(cluster, words, location, begin):

@@ -162,7 +162,7 @@ def test_a_worker_dies_and_another_joins(cluster, slowly, destination, begin):
     assert time.monotonic() - began > 180 / 12 * 0.8, "the limit is for all of them"
     assert compare(location, destination).code == 0
     cluster.wait(newcomer)
-    assert "'halt'" in newcomer.log.read_text()
+    assert "'cancel_job'" in newcomer.log.read_text()
     assert len(destination.keys()) == 220
 
 
