@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.objects.index_rows import INDEX
-from exporters.sql.bounded_parquet import FREE_BYTES, RATIO, reading, rows_of
+from exporters.sql.bounded_parquet import FREE_BYTES, RATIO, rows_of
+from exporters.sql.whole_parquet import reading
 from migrate.bundle import catalog
 from migrate.bundle.catalog import CatalogRow, read_catalog, write_catalog
 from migrate.errors import DamageError
