@@ -44,8 +44,11 @@ def list_words(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+_DAYS_FROM_HOURS = 96
+
+
 def duration_words(seconds: float) -> str:
-    """Return a duration such as ``45 s``, ``3 min 20 s``, ``29 h 5 min``."""
+    """Return a duration such as ``45 s``, ``3 min 20 s``, ``29 h 5 min``, ``26 days 7 h``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -53,7 +56,9 @@ def duration_words(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+    if whole < _DAYS_FROM_HOURS * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400:,} days {whole % 86400 // 3600} h"
 
 
 def moment_words(moment: datetime) -> str:

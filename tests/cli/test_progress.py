@@ -290,7 +290,15 @@ def test_sizes_are_powers_of_a_thousand(size_bytes, words):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.04, "0.0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (104_700, "29 h 5 min")]
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"),
+        (59.4, "59 s"),
+        (200, "3 min 20 s"),
+        (104_700, "29 h 5 min"),
+        (345_599, "95 h 59 min"),
+        (2_271_600, "26 days 7 h"),
+    ],
 )
 def test_durations_have_two_units_at_most(seconds, words):
     assert duration_words(seconds) == words

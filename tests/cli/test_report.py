@@ -64,7 +64,7 @@ def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path
     assert call("report", "-c", case, "--out", page).code == 0
     report = parse(page.read_bytes())
     assert f"a restored to sqlite://{tmp_path}/new.db" in report.text, "recorded next to the bundle"
-    assert re.search(r"up and compared [\d,]+ h \d+ min before it", report.text), report.text
+    assert re.search(r"up and compared [\d,]+ days \d+ h before it", report.text), report.text
     [record] = read_restore_records([open_location(str(tmp_path / "bundle"))])
     failed = replace(record, source="b", result="no", happened="not restored: it is shut")
     part = replace(record, source="c", result="in part", happened="restored, 2 items, without: a table")
@@ -84,7 +84,7 @@ def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path
     report = parse(page.read_bytes())
     assert report.text.count("all well") == 2
     assert "identical" in report.text
-    assert re.search(r"up and compared [\d,]+ h \d+ min before it", report.text), report.text
+    assert re.search(r"up and compared [\d,]+ days \d+ h before it", report.text), report.text
 
 
 def test_the_report_of_a_case_before_its_transfer_is_about_the_export_and_says_so(tmp_path):

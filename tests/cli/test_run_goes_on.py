@@ -78,7 +78,7 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert "Out: all 3 sources.\nVerified: all 3 sources.\nUp on the new host: all 3 sources." in second.out
     assert "The deadline 2099-01-01 00:00 UTC was met, with " in second.out
     assert "to spare, if that is not on the old host." in " ".join(second.out.split())
-    assert re.search(r"Everything was up and compared [\d,]+ h [\d min]*before the deadline\.", second.out)
+    assert re.search(r"Everything was up and compared [\d,]+ days \d+ h before the deadline\.", second.out)
     again = call("run", "-c", case)
     assert "Everything was up before this run, and was compared again " in " ".join(again.out.split())
 
@@ -182,7 +182,7 @@ def test_a_deadline_that_is_past_is_said_to_be_missed(case, tmp_path):
     case.write_text(case.read_text().replace("2099", "2020") + '[transfer]\nlocation = "copy"\n')
     first = " ".join(call("run", "-c", case).out.split())
     assert re.search(r"was missed by [^:]*: only then everything lay there\.", first)
-    assert re.search(r"Everything was up and compared \S+ h [\d min]*after the deadline", first)
+    assert re.search(r"Everything was up and compared \S+ days \d+ h after the deadline", first)
 
 
 def test_the_deadline_counts_until_the_last_file_was_at_the_new_location(case, tmp_path):
@@ -203,9 +203,9 @@ def test_the_deadline_counts_until_the_last_file_was_at_the_new_location(case, t
     page = tmp_path / "page.html"
     assert call("report", "-c", case, "--out", page, "--result", tmp_path / "compared.json").code == 0
     shown = " ".join(parse(page.read_bytes()).text.split())
-    assert re.search(r"lay at its location [\d,]+ h \d+ min before it", shown)
+    assert re.search(r"lay at its location [\d,]+ days \d+ h before it", shown)
     assert "written after the seal, and nothing vouches for it" in shown
-    assert re.search(r"up and compared [\d,]+ h \d+ min before it", shown)
+    assert re.search(r"up and compared [\d,]+ days \d+ h before it", shown)
 
 
 def test_where_nothing_can_be_exported_the_code_is_the_errors(case, tmp_path):

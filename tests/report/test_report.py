@@ -164,7 +164,7 @@ def test_the_case_is_the_title_and_its_deadline_is_compared_with_the_seal(tmp_pa
     assert BundleReader(open_location(str(tmp_path))).info.case == case
     page = parse((tmp_path / "REPORT.html").read_bytes())
     assert "Plaza <b>" in page.text.partition("What left")[0]
-    assert re.search(r"Deadline\s*2000-01-01 00:00:00 UTC\s*sealed [\d,]+ h \d+ min after it", page.text)
+    assert re.search(r"Deadline\s*2000-01-01 00:00:00 UTC\s*sealed [\d,]+ days \d+ h after it", page.text)
 
 
 def test_bars_are_few_and_the_rest_is_summed_up():

@@ -26,7 +26,7 @@ _VERBS = (
     "|makes|names|prints|reads|records|releases|replaces|says|shows|switches|takes|tries|writes"
 )
 """With one of these the sentence goes on behind a command."""
-_NUMBER = r"\d(?:[\w.,:-]*\w)? (?:(?:d|h|min) \d+ |\d\d:\d\d )?(?=[A-Za-z])"
+_NUMBER = r"\d(?:[\w.,:-]*\w)? (?:(?:days|h|min) \d+ |\d\d:\d\d )?(?=[A-Za-z])"
 _KEPT = re.compile(rf"`[^`]*`|\"[^\"]*\"|\b(?:{_COMMANDS}) \S.*?(?=[.,:;)]+ |$| (?:{_VERBS}) )|\b{_NUMBER}")
 """Commands, up to the end of their part of the sentence, what stands in quotes, and a number with its unit."""
 _BULLETS = ("→ ", "! ", "- ")
