@@ -12,6 +12,7 @@ from functools import partial
 from itertools import tee
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from migrate.bundle.lease import Lease
 from migrate.bundle.object_index import ObjectRow
@@ -135,8 +136,7 @@ class Writer(Struct, frozen=True):
                 else:
                     yield self.terms.describe(job.key, job.row), body
 
-        only_new = self.terms.only_new
-        for first in self.destination.put_all(intact(), window_bytes=WINDOW_BYTES, only_new=only_new):
+        for first in self.destination.put_all(intact(), window_bytes=WINDOW_BYTES):
             job = jobs[first.key]
             written = self._look_again(job) if isinstance(first.error, ChangedError) else first
             if written is None:
@@ -159,9 +159,10 @@ class Writer(Struct, frozen=True):
         """
         current = self.destination.current(job.key)
         if current is None:  # some servers count a delete marker as an object
+            described = replace(self.terms.describe(job.key, job.row), only_new=False)
             for _, body in self._members([job]):
                 if body is not None:
-                    return self.destination.put(self.terms.describe(job.key, job.row), body)
+                    return self.destination.put(described, body)
         return Written(job.key) if current and begins(self.destination, [current], [job.row]) else None
 
     def upload(self, job: ObjectWrite, before: int | None = None) -> BatchOutcome:
@@ -175,7 +176,6 @@ class Writer(Struct, frozen=True):
             sizes=row.part_sizes if has_own else (),
             numbers=row.part_numbers if has_own else (),
             before_end=lambda _: self.check(),
-            only_new=self.terms.only_new,
         )
         try:
             with _LARGE_AT_ONCE:

@@ -74,6 +74,7 @@ class Terms(Refusals, frozen=True):
             legal_hold=row.legal_hold and self.object_lock,
             acl="" if acl in self.refused_acls else acl,
             before=before,
+            only_new=self.only_new,
         )
 
     def losses(self, key: str, row: ObjectRow) -> Iterator[Loss]:

@@ -172,15 +172,13 @@ class DestinationBucket:
         return digest.hexdigest()
 
     def put_all(
-        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int, only_new: bool = False
+        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
     ) -> Iterator[Written]:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
-        of them. ``only_new``: one whose key is taken is left alone, and gets a ``ChangedError``; so does one that was
-        written, and sent again since the answer was lost.
+        of them. One that was to be new gets a ``ChangedError`` where its key is taken, maybe by itself: it is sent
+        again where the answer was lost.
         """
-        jobs = (
-            Job(described.key, put_request(described, body, only_new=only_new)) for described, body in objects
-        )
+        jobs = (Job(described.key, put_request(described, body)) for described, body in objects)
         return map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:

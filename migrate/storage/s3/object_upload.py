@@ -86,8 +86,6 @@ class PartsUpload(Struct):
     """The numbers of the parts, where not 1, 2, 3 …; a destination that refuses these gets 1, 2, 3 …."""
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[Sequence[UploadedPart]], None] = lambda _: None
-    only_new: bool = False
-    """Make no object where there is one of the key by then."""
     _counted: list[int] = field(default_factory=list)
     """The sizes of the parts that the progress has counted, by any thread."""
 
@@ -97,7 +95,7 @@ class PartsUpload(Struct):
         upload; cut otherwise, where it refuses the source's own parts.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
-        are refused again, and ``AlreadyExistsError`` where ``only_new`` forbids it; otherwise what is there stays, to
+        are refused again, and ``AlreadyExistsError`` where the object was to be new; otherwise what is there stays, to
         be continued.
         """
         retrying = Retrying(self.destination.parts())
@@ -117,7 +115,7 @@ class PartsUpload(Struct):
                     parts,
                     sha256,
                     may_refuse=bool(earlier or own_sizes),
-                    only_new=self.only_new and is_first,
+                    only_new=self.described.only_new and is_first,
                 )
                 if not earlier or self.named or self._drop_another(written.info):
                     return written

@@ -34,7 +34,8 @@ class Description(Struct, frozen=True):
     ``x-amz-meta-``. ``checksums`` are the source's own, by algorithm, as S3 writes them. The lock is as in its headers;
     an empty storage class is the destination's own choice. ``acl`` is the name of a canned one.
 
-    ``before``: how many versions the key has already, for ``put_versions``.
+    ``before``: how many versions the key has already, for ``put_versions``. ``only_new``: it is an error if the
+    key has an object by then, which is left alone.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Description(Struct, frozen=True):
     legal_hold: bool = False
     acl: str = ""
     before: int | None = None
+    only_new: bool = False
 
 
 def is_md5(etag: str) -> bool:
@@ -55,8 +57,8 @@ def is_md5(etag: str) -> bool:
     return bool(_MD5.fullmatch(etag))
 
 
-def put_request(described: Description, body: bytes, *, only_new: bool = False) -> Request:
-    """Return the request that writes an object whole, with its checksums; ``only_new``: where none of that key is."""
+def put_request(described: Description, body: bytes) -> Request:
+    """Return the request that writes an object whole, with its checksums."""
     # Where the source keeps a checksum of the whole object, the destination keeps it too.
     own_checksum = _own_checksum(described.checksums)
     algorithm, checksum = own_checksum or ("crc64nvme", to_header(crc64nvme(body)))
@@ -65,7 +67,7 @@ def put_request(described: Description, body: bytes, *, only_new: bool = False) 
         "Content-MD5": content_md5(body),
         f"x-amz-checksum-{algorithm}": checksum,
     }
-    if only_new:
+    if described.only_new:
         headers["If-None-Match"] = "*"
     return Request("PutObject", "PUT", described.key, headers=headers, body=body)
 
