@@ -157,8 +157,11 @@ class _Transfer:
         """Raise ``DamageError`` where a file that was moved is not there: some servers lose what they took."""
         if self.counters.blocked or not self._resumed:
             return
-        there = list_sizes(self._destination)
-        refuse_lost(self._destination, ((file.key, file.size_bytes, there.get(file.key)) for file in files))
+        listed = list_sizes(self._destination)
+        unlike = [file for file in files if listed.get(file.key) != file.size_bytes]
+        # A listing may be late, as that of a cache is: the file itself says what is there.
+        sizes = ((file.key, file.size_bytes, size_of(self._destination, file.key)) for file in unlike)
+        refuse_lost(self._destination, sizes)
 
     def _move_payload(self, files: Sequence[SealedFile]) -> None:
         if self._open_pool is None:

@@ -19,6 +19,7 @@ from migrate.storage.concurrency_limit import ConcurrencyLimiter
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
+from migrate.transfer import run
 from migrate.transfer.counters import TransferOutcome
 from migrate.transfer.destination import transfer_status
 from migrate.transfer.plan import SealedFile
@@ -580,6 +581,13 @@ def test_a_file_that_the_destination_takes_and_loses_is_named_and_brought_again(
     plan.assert_all_fired()
     assert key in str(lost.value)
     assert layout.TAG_MANIFEST not in contents(destination)
+    assert move(origin, destination).is_whole
+    assert contents(destination) == contents(origin)
+
+
+def test_a_listing_that_is_late_is_not_believed(origin, destination, monkeypatch):
+    """The files themselves are asked."""
+    monkeypatch.setattr(run, "list_sizes", lambda store: {})
     assert move(origin, destination).is_whole
     assert contents(destination) == contents(origin)
 
