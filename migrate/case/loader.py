@@ -206,8 +206,8 @@ class _Reader:
             parse_limit(text)
         return text
 
-    def _fail(self, message: str) -> None:
-        raise UsageError(f"{self._path}: {message}", next_step=_COMPARE)
+    def _fail(self, message: str, next_step: str = _COMPARE) -> None:
+        raise UsageError(f"{self._path}: {message}", next_step=next_step)
 
     @contextmanager
     def _naming(self, place: str) -> Iterator[None]:
@@ -263,7 +263,10 @@ class _Reader:
             is_unnamed = section == "source" and is_pattern(str(table.get("url", "")))
             name = self._text(table, key, section_name, default=table["url"] if is_unnamed else None)
             if name in endpoints:
-                self._fail(f"{section_name}: {name!r} stands there twice")
+                restore = f"moveout restore -c {shlex.quote(str(self._path))} {shlex.quote(f'{name}=URL')}"
+                other = f"keep one of them; what brings it up at the other, too: {restore}"
+                step = other if section == "destination" else _COMPARE
+                self._fail(f"{section_name}: {name!r} stands there twice", step)
             with self._naming(section_name):
                 url = source_url(self._resolve(self._text(table, "url", f"{section_name} ({name})")))
                 report = (

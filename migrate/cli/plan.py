@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import compress
 from typing import Annotated, Any
@@ -397,8 +397,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool) -> None:
     _draw_stages(console, shown, shown.stages if detailed else shown.whole_stages)
     leaves = shown.leaves
     console.print("P50: as likely sooner as later; P90: sooner nine times out of ten", style="dim")
-    p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
-    moments = f"{p50} (P50), {p90} (P90)"
+    moments = _both(moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
     console.print(f"All {'that was counted ' if shown.not_counted else ''}has left by {moments}")
     if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
@@ -407,24 +406,29 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool) -> None:
         )
         return
     style = _VERDICT_STYLES[shown.verdict]
-    intervals = {"P50": leaves.p50, "P90": leaves.p90}
-    margins = [f"{_margin(shown.seconds_left - seconds)} ({name})" for name, seconds in intervals.items()]
+    margins = _both(_margin(shown.seconds_left - seconds) for seconds in (leaves.p50, leaves.p90))
     likely = f"{probability_words(shown.probability)} likely to be met"
     deadline = f": deadline {local_moment_words(shown.deadline)}"
     if shown.verdict == "unknown":
         names = ", ".join(shown.not_counted)
         console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}; not counted: {names}"))
-        console.print(f"  all else: {likely}, {', '.join(margins)}")
+        console.print(f"  all else: {likely}, {margins}")
         console.print("→ the lines of each say why, and what to do; then plan again", style="dim")
         return
     console.print(Text.assemble((shown.verdict.upper(), style), f"{deadline}, {likely}"))
-    console.print(f"  {', '.join(margins)}")
+    console.print(f"  {margins}")
     if shown.seconds_left <= 0:
         console.print(
             "→ the deadline has passed: no means are enough; correct it, if it is wrong", style="dim"
         )
     elif leaves.p90 > shown.seconds_left:
         console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")
+
+
+def _both(words: Iterable[str]) -> str:
+    """Return what is said of P50 and of P90, once where it is the same."""
+    p50, p90 = words
+    return f"{p50} (P50 and P90)" if p50 == p90 else f"{p50} (P50), {p90} (P90)"
 
 
 def _margin(seconds: float) -> str:

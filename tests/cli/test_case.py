@@ -159,6 +159,14 @@ def test_brackets_that_are_missing_are_named(tmp_path):
     assert caught.value.next_step == "write two brackets where it may stand several times: [[source]]"
 
 
+def test_a_second_destination_of_a_source_is_named_with_the_command_that_fills_it(tmp_path):
+    place = '[[destination]]\nsource = "a"\nurl = "postgresql://h/{}"\n'
+    path = write(tmp_path, place.format("one") + place.format("two"))
+    with pytest.raises(UsageError, match="number 2: 'a' stands there twice") as caught:
+        load(path)
+    assert f"moveout restore -c {path} a=URL" in caught.value.next_step
+
+
 def test_a_missing_file_says_how_to_get_one(tmp_path):
     with pytest.raises(UsageError) as caught:
         load(tmp_path / "none.toml")

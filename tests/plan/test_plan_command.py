@@ -108,6 +108,14 @@ def test_tables_fit_the_terminal_and_break_no_number(width):
     assert (" source " in written.getvalue(), "! → b: it is full" in written.getvalue()) == (False, True)
 
 
+def test_what_is_the_same_for_both_quantiles_is_printed_once():
+    now = datetime.now(UTC).replace(second=0)
+    shown = Forecast([], [], Interval(5.0, 9.0), Interval(5.0, 9.0), now, now + timedelta(hours=30), 1.0)
+    console, written = console_in_memory(80)
+    draw_forecast(console, shown, detailed=False)
+    assert written.getvalue().count("(P50 and P90)") == 2, written.getvalue()
+
+
 def test_other_means_that_make_no_sense_are_a_mistake(databases):
     asked = call("plan", f"a=sqlite://{databases}/a.db", "--what-if", "horses=8")
     assert (asked.code, "→ write --what-if workers=8,link=10Gbit" in asked.err) == (2, True), asked
