@@ -16,7 +16,15 @@ from migrate.custody.log.entry import NOBODY, CustodyEvent, LogEntry
 from migrate.custody.log.events import record
 from migrate.custody.signing import allowed_signers
 from migrate.custody.signing.bundle_signatures import root_of
-from migrate.errors import BusyError, DamageError, MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.errors import (
+    BusyError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
 from tests.cli.conftest import call
@@ -430,6 +438,9 @@ def test_without_object_lock_it_is_not_called_a_hold(location, provider, request
         assert "create-bucket --bucket NAME --object-lock-enabled-for-bucket" in " ".join(status.out.split())
         assert "hold place" not in status.out
         assert "came later" not in status.out
+        with pytest.raises(GoneError, match="there is no bucket 'no-such-bucket' at") as caught:
+            open_object_lock(f"s3://no-such-bucket/b?profile={s3.profile}").check_lock()
+        assert "create-bucket --bucket no-such-bucket --object-lock-enabled" in caught.value.next_step
 
 
 @pytest.mark.parametrize(

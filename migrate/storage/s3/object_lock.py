@@ -28,6 +28,7 @@ from migrate.storage.s3.listing.pages import Pages
 
 T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
+_WITH_LOCK = "aws s3api create-bucket --bucket {} --object-lock-enabled-for-bucket"
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
 _LOOKS = {"GetObjectRetention", "GetObjectLegalHold"}
 """Servers answer these with InvalidRequest where the bucket has no Object Lock."""
@@ -99,8 +100,8 @@ class S3ObjectLock:
             raise NotAllowedError(
                 f"the bucket {self._bucket!r} has no Object Lock, so nothing in it can be held: who may write there may"
                 " delete",
-                next_step="transfer the bundle to a bucket that was made with Object Lock, and hold it there: aws s3api"
-                " create-bucket --bucket NAME --object-lock-enabled-for-bucket",
+                next_step="transfer the bundle to a bucket that was made with Object Lock, and hold it there:"
+                f" {_WITH_LOCK.format('NAME')}",
             )
 
     def versions(self) -> Iterator[FileVersion]:
@@ -222,6 +223,11 @@ class S3ObjectLock:
         if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
             return _NoLockError(str(exc))
         error = translate(exc, f"s3://{self._bucket}/{key}")
+        if operation == "head_bucket" and isinstance(error, GoneError):
+            return GoneError(
+                f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
+                next_step=f"check its name; one that can hold a bundle is made by {_WITH_LOCK.format(self._bucket)}",
+            )
         if code in {"InvalidRequest", "ObjectLocked"}:
             return NotAllowedError(
                 str(error),
