@@ -486,7 +486,8 @@ def test_what_a_followed_source_lacks_for_the_hold_of_a_cutover_is_named(other_p
     assert len(hold("true")) == 1
 
 
-def test_what_an_account_lacks_for_the_hold_of_a_cutover_is_named(mysql, mariadb):
+@pytest.mark.torture
+def test_what_an_account_lacks_for_the_hold_of_a_cutover_is_named(mysql):
     url, account = mysql.database(), f"hold_{secrets.token_hex(4)}"
     name = url.rpartition("/")[2]
     mysql_databases.run_sql(url, "CREATE EVENT tick ON SCHEDULE EVERY 1 DAY DO SELECT 1")
@@ -499,8 +500,11 @@ def test_what_an_account_lacks_for_the_hold_of_a_cutover_is_named(mysql, mariadb
     mysql_databases.run_sql(url, lack_definer.fix.text.partition(";")[0])
     assert hold_findings(Endpoint(mysql.url_of(name, account), follow=True)) == []
     mysql_databases.run_sql(url, f"DROP USER {account}")
-    urls = [mariadb.database() for _ in range(2)]
-    [whole] = hold_findings(Endpoint(urls[0], follow=True))
+
+
+def test_that_a_cutover_would_hold_the_whole_server_is_named(mariadb):
+    url, _ = (mariadb.database() for _ in range(2))
+    [whole] = hold_findings(Endpoint(url, follow=True))
     assert "cannot make one database read-only" in whole.problem
     assert "--whole-server" in whole.fix.text
 
