@@ -300,6 +300,7 @@ def test_a_public_key_is_no_list_of_signers_and_the_command_that_makes_one_is_na
         (("plan", "postgresql://me@host/shop?sslmod=require"), "has an option 'sslmod', which"),
         (("plan", "postgresql://me@host/shop?sslmod=require"), "→ did you mean 'sslmode'?"),
         (("version",), "moveout --version prints it"),
+        (("prove", "b", "shop.orders", "--row", "id=3"), "/b --table shop.orders --row id=3\n"),
         (("completion",), "moveout --install-completion bash, zsh or fish"),
         (("plan", "postgresql://me@host/shop?xyzzy=1"), "→ correct it, or take it out of the URL"),
         (("export", "gone.db", "--to", "b"), "→ check the path\n"),

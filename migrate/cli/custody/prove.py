@@ -90,9 +90,11 @@ def prove_command(
     store = session.store(endpoint)
     _make_directory(to)
     if bool(keys) == bool(table) or (row and not table):
+        named = keys[0] if keys else "photos/1.jpg"
+        of_row = f"--table {shlex.quote(table or named)} --row {shlex.quote(row)}" if row else ""
         raise UsageError(
-            "name the objects, or --table with perhaps --row",
-            next_step=f"moveout prove {shlex.quote(store.location)} photos/1.jpg",
+            "a proof is of objects, or of a table (--table), or of a row of it (--table and --row)",
+            next_step=f"moveout prove {shlex.quote(store.location)} {of_row or shlex.quote(named)}",
         )
     parts = _TableParts(store, table, row, source) if table else None
     is_asked = parts.are_asked if parts else _of_keys(set(keys or ()), source)
