@@ -272,6 +272,8 @@ def test_a_server_that_answers_after_all_leaves_in_the_same_bundle(case, tmp_pat
     )
     assert call("run", "-c", case).code == 3
     assert "INCOMPLETE" in call("status", "-c", case).out
+    call("export", "-c", case, f"one=sqlite://{tmp_path}/one.db", "--to", tmp_path / "own")
+    assert "a sealed bundle, complete" in call("status", tmp_path / "own").out
     later.mkdir()
     make_file(later / "two.db")
     asked = call("run", "-c", case)
