@@ -7,7 +7,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from tests.tools.busy_proxy import BusyProxy
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
+from tests.tools.small_servers import serving
 
 
 @pytest.mark.parametrize("token", [None, "a/session+token=="])
@@ -144,23 +145,13 @@ def test_no_head_is_sent_twice_also_where_nothing_is(
 @contextmanager
 def rude_server(answer: bytes) -> Iterator[int]:
     """A server that gives everybody the same bytes and hangs up."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
 
-        def serve() -> None:
-            while True:
-                try:
-                    taken, _ = server.accept()
-                except OSError:
-                    return
-                with taken, suppress(ConnectionError):  # a client may leave before it has read all
-                    taken.recv(65536)
-                    taken.sendall(answer)
+    def give(client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(answer)
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with serving(give) as port:
+        yield port
 
 
 @pytest.mark.parametrize(
