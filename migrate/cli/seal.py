@@ -14,8 +14,8 @@ from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.verb import verb
 from migrate.cli.custody.sign import sealed_by
-from migrate.cli.export import Exported
 from migrate.cli.progress.progress_reports import reported
+from migrate.cli.summaries.export_summary import Exported
 from migrate.export.run import seal_unasked
 
 

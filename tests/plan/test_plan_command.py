@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from exporters.doctor import Examination, Finding
 from migrate.case.model import Endpoint
 from migrate.cli.common.terminal import Console
-from migrate.cli.plan import Alternative, _draw_alternative, _draw_sources, _draw_warnings, draw_forecast
+from migrate.cli.summaries.plan_summary import _draw_alternative, _draw_sources, _draw_warnings, draw_forecast
 from migrate.doctor.run import Examined, with_locations
 from migrate.errors import NoSpaceError
 from migrate.plan.forecast import Forecast, Interval, StageForecast
 from migrate.plan.survey import measure_location
-from migrate.plan.what_if import Needed, WhatIf
+from migrate.plan.what_if import Alternative, Needed, WhatIf
 from migrate.restore.restore_records import RestoreRecord, RestoreRecords
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call

@@ -16,11 +16,11 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import EXTRA_STEP
 from migrate.cli.common.session import Answer
 from migrate.cli.common.summary_lines import LEFT_OUT, SummaryLine, left_out_line
-from migrate.cli.export import Exported
 from migrate.cli.follow import Followed
 from migrate.cli.moves.followed_move import FollowedMove
 from migrate.cli.moves.move_summary import COLUMNS, CommandStep, FailedStep, MoveSummary
 from migrate.cli.restore import Restored
+from migrate.cli.summaries.export_summary import Exported
 from migrate.cli.verify import REPAIR_STEP, Verified
 from migrate.discover.left_behind import still_unlisted, unlisted_servers
 from migrate.engines import registry

@@ -22,7 +22,7 @@ from migrate.cli.common.sources import destinations_in, expanded
 from migrate.cli.common.summary_lines import LEFT_OUT, SummaryLine
 from migrate.cli.common.terminal import Heading
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
-from migrate.cli.export import Exported, run_export
+from migrate.cli.export import run_export
 from migrate.cli.moves.followed_move import FollowedMove
 from migrate.cli.moves.move_outcome import FOLLOW, MoveState, compared_by_restore, read_seal, summary_of
 from migrate.cli.moves.move_summary import (
@@ -32,9 +32,11 @@ from migrate.cli.moves.move_summary import (
     FailedStep,
     MoveResult,
 )
-from migrate.cli.plan import Planned, PlanOptions, run_plan
+from migrate.cli.plan import PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
+from migrate.cli.summaries.export_summary import Exported
+from migrate.cli.summaries.plan_summary import Planned
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import Verified, VerifyOptions, run_verify
 from migrate.discover.expand import Destinations
