@@ -265,7 +265,7 @@ class Memory:
         return (self.stat(key) for key in sorted(self.files) if key.startswith(prefix))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_random_damage_is_found_and_never_a_traceback(good, data):
     """Bytes replaced, cut out or put in anywhere: findings or an error of ours; nothing is written."""

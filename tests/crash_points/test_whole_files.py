@@ -12,9 +12,7 @@ from tests.exporters.sqlite.databases import url_of
 WRITTEN = {"discover.case_file", "hold.undo_file", "plan.run_history", "status_page.file"}
 
 
-@pytest.mark.parametrize(
-    ("moment", "sources"), [("before", ["a"]), pytest.param("after", ["a", "b"], marks=pytest.mark.torture)]
-)
+@pytest.mark.parametrize(("moment", "sources"), [("before", ["a"]), ("after", ["a", "b"])])
 def test_a_case_file_is_as_it_was_or_whole(tmp_path, moment, sources):
     case, words = tmp_path / "case.toml", ("discover", "--to", tmp_path / "case.toml")
     make_file(tmp_path / "a.db")

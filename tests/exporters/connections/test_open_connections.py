@@ -86,7 +86,7 @@ def test_an_idle_connection_is_not_forgotten_by_whoever_forwards_its_packets(req
             assert {sent_again_after(number) for number in numbers} == {10_000}
 
 
-@pytest.mark.parametrize("kind", ["postgres", pytest.param("mariadb", marks=pytest.mark.torture)])
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
 def test_a_connection_that_the_network_has_dropped_is_told_from_one_that_waits(request, kind, monkeypatch):
     """The server answers others. Whoever waits for a statement that takes long is not woken."""
     monkeypatch.setattr(

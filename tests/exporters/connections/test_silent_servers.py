@@ -31,8 +31,7 @@ def shut(server, *, loses_packets):
 
 
 @pytest.mark.parametrize(
-    ("kind", "loses_packets"),
-    [("postgres", False), pytest.param("mariadb", False, marks=pytest.mark.torture), ("mariadb", True)],
+    ("kind", "loses_packets"), [("postgres", False), ("mariadb", False), ("mariadb", True)]
 )
 def test_a_new_connection_waits_for_a_server_that_answers_no_more(request, kind, loses_packets, monkeypatch):
     server, pauses = request.getfixturevalue(kind), []

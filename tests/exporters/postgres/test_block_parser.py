@@ -505,7 +505,7 @@ FROM generate_series(1, 60000) AS n
 """
 
 
-@pytest.fixture(params=["compiled", "pure Python"])
+@pytest.fixture(params=[pytest.param("compiled", marks=pytest.mark.torture), "pure Python"])
 def row_path(request, monkeypatch):
     """Rows are read by the compiled core, or without it."""
     if request.param == "pure Python":

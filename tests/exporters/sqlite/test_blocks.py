@@ -38,7 +38,7 @@ def table_of(connection, rows, declared="a, b, c, d, e, f"):
     return read_catalog(connection).tables[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ROWS, st.integers(1, 5))
 def test_blocks_hold_the_rows(rows, most):
     with closing(sqlite3.connect(":memory:")) as connection:
