@@ -120,7 +120,8 @@ def longest_query(table: PostgresTable, pages: Range) -> str:
     sizes = []
     for column in table.columns:
         name = quote_name(column.name)
-        measure, times = ("octet_length", _DIGITS) if column.measured else ("pg_column_size", _PACKED)
+        is_measured = column.measured or _CHARACTERS.fullmatch(column.sql_type)
+        measure, times = ("octet_length", _DIGITS) if is_measured else ("pg_column_size", _PACKED)
         sizes.append(f"coalesce(pg_catalog.{measure}({name}), 0)::pg_catalog.int8 * {times}")
     return f"SELECT coalesce(max({' + '.join(sizes)}), 0) {rows_of(table, pages)}"
 

@@ -1,6 +1,7 @@
 """Databases whose encoding is not UTF-8: every value leaves, also one whose bytes are no character to the server."""
 
 import os
+from contextlib import closing
 from itertools import pairwise, product
 
 import psycopg
@@ -8,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporters.postgres.catalog import read_tables
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
+from exporters.postgres.chunk_plan import longest_query
+from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.browse.table_rows import rows
 from migrate.restore.postgres.rows.source_charset import EncodingSplitter
 from tests.exporters.postgres.databases import column, dump_bytes, export_database, fetch, run_sql, table
@@ -181,6 +185,16 @@ def test_long_values_that_are_not_the_same_by_way_of_utf8_come_back(
     restore_whole(reader, "app", destination, workers=2)
     for expression in ("a", "b", "c"):
         assert stored(destination, expression, encoding) == stored(url, expression, encoding)
+
+
+def test_how_long_a_text_is_does_not_lean_on_how_well_it_is_compressed(postgres):
+    """Without the compiled core only rows that may be long are read in pieces."""
+    [url] = make_databases("WIN1252", postgres)
+    run_sql(url, "CREATE TABLE t (x text); INSERT INTO t VALUES (repeat('x', 3000000))")
+    with closing(connect(parse_url(url))) as connection:
+        [table_of_text] = read_tables(connection)
+    [[length]] = fetch(url, longest_query(table_of_text, (0, None)))
+    assert length >= 3_000_000
 
 
 def test_letters_that_become_one_with_the_mark_behind_them_are_kept_as_bytes(server):
