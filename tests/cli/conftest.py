@@ -55,7 +55,7 @@ def make_file(path, size_bytes=1):
 
 def _here():
     """Return the current directory, and another one instead of the checkout: a restore leaves its reports there."""
-    return os.environ["XDG_STATE_HOME"] if Path.cwd() == ROOT else "."
+    return os.environ["XDG_STATE_HOME"] if Path().samefile(ROOT) else "."  # also of a directory that is gone
 
 
 def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
