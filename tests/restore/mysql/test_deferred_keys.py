@@ -1,10 +1,12 @@
 """Keys that are added after the rows: the table is the same, and a run that dies in between is continued."""
 
+import pymysql
 import pytest
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.mysql.definitions import deferred_keys
 from migrate.restore.mysql.definitions.deferred_keys import split_definition
+from migrate.restore.mysql.destination import DestinationConnection
 from tests.exporters.mysql.databases import export_database, fetch, live_tables, run_sql
 from tests.tools.bundles import read_bundle, restore_from, restore_whole
 
@@ -91,6 +93,26 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(my_torture))
     assert fetch(destination, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")
+
+
+def test_keys_that_the_server_ends_for_a_deadlock_are_added_again(
+    mariadb, other_mariadb, every_table_is_large, monkeypatch, tmp_path
+):
+    url, destination = mariadb.database(), other_mariadb.database()
+    run_sql(url, "CREATE TABLE t (id INT PRIMARY KEY, a INT, KEY (a)) ENGINE=InnoDB")
+    export_database(url, tmp_path / "bundle")
+    run, ended = DestinationConnection.run, []
+
+    def end_first(connection, statement):
+        if "ADD KEY" in str(statement) and not ended:
+            ended.append(statement)
+            raise pymysql.OperationalError(1213, "Deadlock found when trying to get lock")
+        return run(connection, statement)
+
+    monkeypatch.setattr(DestinationConnection, "run", end_first)
+    restore_whole(read_bundle(tmp_path / "bundle"), "app", destination, workers=1)
+    assert ended
+    assert fetch(destination, "SHOW CREATE TABLE t") == fetch(url, "SHOW CREATE TABLE t")
 
 
 @pytest.mark.parametrize("kind", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])

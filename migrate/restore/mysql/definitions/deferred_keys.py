@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,6 +30,8 @@ LARGE_BYTES = 32 * 2**20
 """From so many bytes of rows on it pays: a smaller table costs less than another ALTER TABLE."""
 
 _DUPLICATE = 1062
+_DEADLOCK, _TRIES, _AGAIN_SECONDS = 1213, 10, 0.3
+"""Foreign keys of two tables to each other, or to a third, may wait for one another: the server ends one statement."""
 _NO_SUCH_TABLE = {1049, 1146}
 _KEY = re.compile(r"KEY `")
 _UNIQUE = re.compile(r"UNIQUE KEY `")
@@ -104,10 +107,14 @@ def add_keys(destination: DestinationConnection, later: Later, done: set[str], w
 
 def _add(destination: DestinationConnection, name: str, items: Sequence[str]) -> None:
     with closing(destination.another()) as connection:
-        try:
-            _add_all(connection, name, items)
-        except pymysql.Error as exc:
-            raise ddl_error(exc, {"kind": "keys of", "name": name}) from exc
+        for left in reversed(range(_TRIES)):
+            try:
+                _add_all(connection, name, items)
+                break
+            except pymysql.Error as exc:
+                if number_of(exc) != _DEADLOCK or not left:
+                    raise ddl_error(exc, {"kind": "keys of", "name": name}) from exc
+                time.sleep(_AGAIN_SECONDS)
         mark_done(connection, _step(name))
 
 
