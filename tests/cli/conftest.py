@@ -55,7 +55,9 @@ def make_file(path, size_bytes=1):
 
 def _here():
     """Return the current directory, and another one instead of the checkout: a restore leaves its reports there."""
-    return os.environ["XDG_STATE_HOME"] if Path().samefile(ROOT) else "."  # also of a directory that is gone
+    other = os.environ["XDG_STATE_HOME"]
+    is_open = os.access(other, os.X_OK, effective_ids=True)  # not to a test that has become another user
+    return other if is_open and Path().samefile(ROOT) else "."  # also of a directory that is gone
 
 
 def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
