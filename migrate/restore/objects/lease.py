@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.lease import Lease
-from migrate.errors import BusyError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.errors import BusyError, MoveoutError, UnreachableError
 from migrate.runtime.progress import Progress
 from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import DestinationBucket
@@ -47,7 +47,7 @@ class RestoreFolder(Struct, frozen=True):
 
     @contextmanager
     def held(self, progress: Progress, *, alone: bool) -> Iterator[Lease]:
-        """Hold the lease. Where the context ends without an error the folder is removed; a note says what may not be.
+        """Hold the lease. Where the context ends without an error the folder is removed; a note says if it cannot be.
         Raises ``BusyError``.
         """
         secrets = self.destination.reader.s3_location.secrets
@@ -60,14 +60,15 @@ class RestoreFolder(Struct, frozen=True):
                 if not self._is_lease(summary)
             )
         try:
-            self._remove(
-                summary for summary in self._all() if summary.is_delete_marker or not summary.is_latest
-            )
-            removed = not lease.is_there()
-        except NotAllowedError:
-            removed = False
-        if not removed:
-            progress.note(f"remove {self.url}: this account may not, and it is of no use any more")
+            kept = list(self._all())
+            # What hides the others goes last: a server that is asked for both at once may show an older one again.
+            self._remove(summary for summary in kept if not summary.is_latest)
+            self._remove(summary for summary in kept if summary.is_latest and summary.is_delete_marker)
+            left = "it is still there" if lease.is_there() else ""
+        except MoveoutError as exc:
+            left = str(exc)
+        if left:
+            progress.note(f"remove {self.url}, which is of no use any more: this restore could not ({left})")
 
     def _all(self) -> Iterator[ObjectSummary]:
         try:

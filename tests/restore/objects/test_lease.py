@@ -11,6 +11,7 @@ from migrate.errors import BusyError
 from migrate.restore.objects import copy
 from migrate.restore.objects.lease import RestoreFolder
 from migrate.runtime.process_identity import uptime
+from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from scripts.servers import S3Server
@@ -75,6 +76,26 @@ def test_nothing_of_the_lease_is_left_where_versions_are_kept(
     assert "DeleteMarkers" not in listed
 
 
+def test_what_hides_older_versions_of_the_lease_is_removed_last(odd: OddShop) -> None:
+    """Where both were removed at once, versitygw showed an older lease again: the next restore was refused."""
+    boto, name = odd.shop.boto, odd.shop.name
+    boto.put_bucket_versioning(Bucket=name, VersioningConfiguration=ENABLED)
+    below: list[int] = []
+
+    def watch(asked: Asked) -> None:
+        if asked.method == "DELETE" and "versionId" in asked.query:
+            listed = boto.list_object_versions(Bucket=name)
+            markers = {marker["VersionId"] for marker in listed.get("DeleteMarkers", ())}
+            if asked.query["versionId"][0] in markers:
+                below.append(len(listed.get("Versions", ())))
+
+    odd.proxy.answer = watch
+    with RestoreFolder(open_destination_bucket(odd.url)).held(Silent(), alone=True) as held:
+        held._beat()
+        held._beat()
+    assert below == [0]
+
+
 def test_a_lease_that_may_not_be_removed_is_named(old: Shop, odd: OddShop, tmp_path: Path) -> None:
     denied = refusal(403, "AccessDenied")
     odd.proxy.answer = lambda asked: denied if asked.method == "DELETE" else None
@@ -82,7 +103,7 @@ def test_a_lease_that_may_not_be_removed_is_named(old: Shop, odd: OddShop, tmp_p
     restore_from(take_out(old.url, tmp_path / "bundle"), "shop", odd.url, progress=notes)
     (line,) = notes.lines
     assert ".moveout-restore/?profile=" in line
-    assert "this account may not" in line
+    assert "this restore could not" in line
     assert {LEASE, "a"} <= {*odd.shop.keys()}
 
 
