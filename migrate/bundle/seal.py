@@ -21,9 +21,9 @@ Hashes come from the commit records: no payload is read again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -47,10 +47,10 @@ from migrate.bundle.export_ledger import ExportLedger
 from migrate.bundle.export_state import ExportState, seal_time
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
-from migrate.errors import DamageError, GoneError
 from migrate.storage.api import MultipartStore, Store
 from migrate.storage.file_reader import RandomAccess
 from migrate.storage.file_writer import FileWriter
+from migrate.storage.lost_files import refuse_lost, wrong_sizes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,45 +139,16 @@ def seal(
     ):
         writing.append(executor.submit(_write, store, key, data))
     tags = [future.result() for future in writing]
-    _refuse_lost_tags(store, tags, executor)
+    refuse_lost(store, ((tag.key, tag.size_bytes) for tag in tags), executor)
     aborting.result()
     check()
     tags.sort(key=lambda tag: tag.key)
     manifest = b"".join(tag_files.manifest_line(tag.key, tag.sha256) for tag in tags)
-    _refuse_lost_tags(store, [_write(store, layout.TAG_MANIFEST, manifest)], executor)
+    written = _write(store, layout.TAG_MANIFEST, manifest)
+    refuse_lost(store, [(written.key, written.size_bytes)])
     if complete:
         clean_work(store, executor)
     return Sealed(state.id, complete, files, size_bytes, reconciliations)
-
-
-def _refuse_lost_tags(store: Store, tags: Sequence[FileRecord], executor: Executor) -> None:
-    """Ask for the tag files that were just written. Raises ``DamageError`` where one is not there as it was written."""
-    found = executor.map(lambda tag: size_of(store, tag.key), tags)
-    refuse_lost(store, ((tag.key, tag.size_bytes, size) for tag, size in zip(tags, found, strict=True)))
-
-
-def size_of(store: Store, key: str) -> int | None:
-    """Return the size of a file in bytes, None where it is not there."""
-    with suppress(GoneError):
-        return store.stat(key).size_bytes
-    return None
-
-
-def refuse_lost(store: Store, files: Iterable[tuple[str, int, int | None]]) -> None:
-    """Raise ``DamageError`` where the location took a file and does not have it now. ``files``: each key with the size
-    that was written and the one that is there, in bytes.
-    """
-    lost = [file for file in files if file[1] != file[2]]
-    if not lost:
-        return
-    key, expected, actual_bytes = lost[0]
-    others_note = f" ({len(lost) - 1} more files likewise)" if len(lost) > 1 else ""
-    raise DamageError(
-        f"{store.location}/{key}",
-        expected=f"{expected} bytes, as the location took them",
-        found=("no such file" if actual_bytes is None else f"{actual_bytes} bytes") + others_note,
-        next_step="run the same command again: it writes them anew; if they are lost again, choose another location",
-    )
 
 
 def clean_work(store: MultipartStore, executor: Executor) -> None:
@@ -282,14 +253,8 @@ def _reconcile(store: MultipartStore, ledger: ExportLedger, executor: Executor) 
     for source, unit_id in owners:
         if unit_id:
             store.delete(layout.commit_record(source, unit_id))
-    key, expected, actual_bytes = wrong[0]
-    others_note = f" ({len(wrong) - 1} more files likewise)" if len(wrong) > 1 else ""
-    raise DamageError(
-        f"{store.location}/{key}",
-        expected=f"{expected} bytes",
-        found=("no such file" if actual_bytes is None else f"{actual_bytes} bytes") + others_note,
-        next_step="somebody changed the location; run the same command again, it exports these units anew",
-    )
+    step = "somebody changed the location; run the same command again, it exports these units anew"
+    raise wrong_sizes(store, wrong, next_step=step)
 
 
 def compare(

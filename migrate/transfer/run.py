@@ -15,12 +15,12 @@ from msgspec import Struct
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease
-from migrate.bundle.seal import refuse_lost, size_of
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool, run_all
 from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Store, Upload
+from migrate.storage.lost_files import refuse_lost
 from migrate.transfer.counters import TransferCounters, TransferOutcome
 from migrate.transfer.destination import TransferState, list_sizes, make_room, survey, write_state
 from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
@@ -149,8 +149,7 @@ class _Transfer:
             for file in order.seals:
                 if not self.counters.blocked:
                     self._move([file])
-                    size = size_of(self._destination, file.key)
-                    refuse_lost(self._destination, [(file.key, file.size_bytes, size)])
+                    refuse_lost(self._destination, [(file.key, file.size_bytes)])
         self._progress.end()
 
     def _refuse_lost(self, files: Sequence[SealedFile]) -> None:
@@ -158,10 +157,8 @@ class _Transfer:
         if self.counters.blocked or not self._resumed:
             return
         listed = list_sizes(self._destination)
-        unlike = [file for file in files if listed.get(file.key) != file.size_bytes]
-        # A listing may be late, as that of a cache is: the file itself says what is there.
-        sizes = ((file.key, file.size_bytes, size_of(self._destination, file.key)) for file in unlike)
-        refuse_lost(self._destination, sizes)
+        unlike = ((file.key, file.size_bytes) for file in files if listed.get(file.key) != file.size_bytes)
+        refuse_lost(self._destination, unlike)  # which asks for the file itself: a listing may be late
 
     def _move_payload(self, files: Sequence[SealedFile]) -> None:
         if self._open_pool is None:
