@@ -157,13 +157,18 @@ class Writer(Struct, frozen=True):
         """Return what became of an object whose key was taken when it came: it may have been written by an attempt
         whose answer was lost. None where another object is there.
         """
-        current = self.destination.current(job.key)
-        if current is None:  # some servers count a delete marker as an object
+        there = self._is_there(job)
+        if there is None:  # some servers count a delete marker as an object
             described = replace(self.terms.describe(job.key, job.row), only_new=False)
             for _, body in self._members([job]):
                 if body is not None:
                     return self.destination.put(described, body)
-        return Written(job.key) if current and begins(self.destination, [current], [job.row]) else None
+        return Written(job.key) if there else None
+
+    def _is_there(self, job: ObjectWrite) -> bool | None:
+        """Tell whether the object of a key is the one to write, None where the key has none."""
+        current = self.destination.current(job.key)
+        return None if current is None else begins(self.destination, [current], [job.row])
 
     def upload(self, job: ObjectWrite, before: int | None = None) -> BatchOutcome:
         """Write one object in parts; ``before``: see ``Description``. Raises what stops the whole restore."""
@@ -183,8 +188,7 @@ class Writer(Struct, frozen=True):
         except DamageError as exc:
             return BatchOutcome(0, 0, (f"{job.key}: {exc}; not restored",))
         except AlreadyExistsError:
-            current = self.destination.current(job.key)
-            if current is None or not begins(self.destination, [current], [row]):
+            if not self._is_there(job):
                 return BatchOutcome(0, 0, (taken(job.key),))
             self.progress.advance(items=1)
             return BatchOutcome(1, row.size_bytes, ())

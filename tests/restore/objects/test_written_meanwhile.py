@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.servers import S3Server
-from tests.exporters.objects.conftest import MakeShop, OddShop, take_out
+from tests.exporters.objects.conftest import MakeShop, OddShop, take_out, upload
 from tests.tools.bundles import restore_from
 from tests.tools.http_proxy import Answer, Asked, refusal
 
@@ -18,13 +18,7 @@ KEYS = ("large", "small")
 def bundle(minio: S3Server, make_shop: MakeShop, tmp_path: Path):
     """Two objects, one of which is sent in parts."""
     shop = make_shop(minio)
-    where = {"Bucket": shop.name, "Key": "large"}
-    where["UploadId"] = shop.boto.create_multipart_upload(**where)["UploadId"]
-    parts = [
-        {"PartNumber": number, "ETag": shop.boto.upload_part(**where, PartNumber=number, Body=body)["ETag"]}
-        for number, body in ((1, bytes(5 * 2**20)), (2, b"rest"))
-    ]
-    shop.boto.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+    upload(shop, "large", bytes(5 * 2**20), b"rest")
     shop.put("small", b"old")
     return take_out(shop.url, tmp_path / "bundle")
 
