@@ -187,9 +187,8 @@ def _with_case(
     stays = left_behind.find_left_behind(case, endpoints, answers)
     deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
     unlisted: Mapping[str, Endpoint] = {}
-    if (
-        case.bundle is not None and case.bundle.url == location.url
-    ):  # one elsewhere may be of some sources only
+    # A bundle elsewhere may be of some sources only.
+    if case.bundle is not None and case.bundle.url == location.url:
         recorded = [source.url for source in recorded_sources(location)]
         unlisted = left_behind.unlisted_sources(case, endpoints, answers, recorded)
     return replace(options, left_behind=stays, case=CaseInfo(case.name, deadline)), unlisted

@@ -397,7 +397,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool) -> None:
 
 
 def _both(words: Iterable[str]) -> str:
-    """Return what is said of P50 and of P90, once where it is the same."""
+    """Return the words for P50 and for P90, once where they are the same."""
     p50, p90 = words
     return f"{p50} (P50 and P90)" if p50 == p90 else f"{p50} (P50), {p90} (P90)"
 

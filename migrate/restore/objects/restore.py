@@ -186,7 +186,7 @@ class _Restore:
                 clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
                 terms = self._agree_on_terms(rows, plan, with_versions=with_versions, snowball=snowball)
-                # A server that has taken the lease knows the condition. A version that is added hides none for good.
+                # A server that takes the lease takes the condition, too. A version that is added hides none for good.
                 terms = replace(terms, only_new=lease is not None and not with_versions)
                 self._progress.begin(
                     f"restore {self._source}",

@@ -97,7 +97,7 @@ def _without_uncomputed(
 
 
 class _PartWriter(Struct, frozen=True):
-    """Inserts the parts of ``tables``. ``made``: the definitions of those that this restore has made; both by name."""
+    """Inserts the parts of ``tables``. ``made``: the definitions of those that this restore has made; both by table."""
 
     reader: BundleReader
     connection: sqlite3.Connection
